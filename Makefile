@@ -1,0 +1,132 @@
+# vitrun: `make help` lists the targets.
+#
+# config=release (build/) | debug | sanitize | coverage (each in build/CONFIG/)
+# CC=gcc | clang          werror=1: warnings are errors
+# ONEDNN=0                build without oneDNN (its absence is noticed by itself)
+
+config ?= release
+werror ?= 0
+
+ifeq ($(config),release)
+B := build
+else
+B := build/$(config)
+endif
+OBJ := $(B)/obj
+
+# ---- what the machine has ----
+ARCH := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
+have = $(shell printf '\#include <$(1)>\nint main(void){return 0;}' | $(CC) -xc - -fsyntax-only 2>/dev/null && echo 1 || echo 0)
+ONEDNN ?= $(call have,oneapi/dnnl/dnnl.h)
+
+# ---- flags ----
+CPPFLAGS += -I. -D_GNU_SOURCE -DVT_ONEDNN=$(ONEDNN) -MMD -MP
+WARNINGS := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith
+CFLAGS   += -std=c11 $(WARNINGS) -fPIC -fvisibility=hidden -fopenmp -ffp-contract=off \
+            -fno-math-errno -fno-trapping-math -g
+LDLIBS   += -ljansson -lm -lpthread $(if $(filter 1,$(ONEDNN)),-ldnnl)
+LDFLAGS  += -fopenmp
+ifeq ($(werror),1)
+CFLAGS += -Werror
+endif
+ifeq ($(config),release)
+CFLAGS += -O3
+else ifeq ($(config),debug)
+CFLAGS += -O1
+else ifeq ($(config),sanitize)
+CFLAGS += -O1 -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined
+LDFLAGS += -fsanitize=address,undefined
+else ifeq ($(config),coverage)
+CFLAGS += -O0 --coverage
+LDFLAGS += --coverage
+else
+$(error config=$(config): expected release, debug, sanitize or coverage)
+endif
+
+# ---- sources: every .c of the product; kernels/cpu/isa_*.c once per instruction set ----
+SRC      := $(filter-out %/isa_%,$(wildcard kernels/*.c kernels/cpu/*.c weights_tools/*.c models/*.c \
+            engine/*.c engine/image/*.c engine/masks/*.c engine/experiments/*.c))
+CLI_SRC  := $(wildcard engine/cli/*.c)
+ISA_SRC  := $(wildcard kernels/cpu/isa_*.c)
+ifneq ($(filter x86_64,$(ARCH)),)
+ISAS := generic avx2 avx512
+else
+ISAS := generic
+endif
+ISA_FLAGS_generic :=
+ISA_FLAGS_avx2    := -mavx2 -mfma -mf16c
+ISA_FLAGS_avx512  := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c -mprefer-vector-width=512
+LIB_OBJ  := $(SRC:%.c=$(OBJ)/%.o) \
+            $(foreach isa,$(ISAS),$(ISA_SRC:%.c=$(OBJ)/%.$(isa).o))
+CLI_OBJ  := $(CLI_SRC:%.c=$(OBJ)/%.o)
+
+TEST_SRC := $(sort $(shell find tests -name 'test_*.c'))
+TEST_AUX := $(filter-out $(TEST_SRC),$(shell find tests -maxdepth 2 -name '*.c' ! -path 'tests/fuzz/*'))
+TEST_BIN := $(TEST_SRC:%.c=$(B)/%)
+
+.PHONY: all help setup demo test test-sanitize check-layers format clean
+.SECONDARY:
+all: $(B)/vitrun $(B)/libvitrun.so
+
+help:
+	@echo 'make               build $(B)/vitrun, $(B)/libvitrun.a, $(B)/libvitrun.so'
+	@echo 'make setup         install the packages that the build needs (Debian, Ubuntu)'
+	@echo 'make demo          run vitrun on samples/, with and without masks'
+	@echo 'make test          build and run all tests'
+	@echo 'make test-sanitize the same under AddressSanitizer and UndefinedBehaviorSanitizer'
+	@echo 'make format        lay out the code with clang-format'
+	@echo 'make clean         remove build/'
+	@echo 'config=release|debug|sanitize|coverage  ONEDNN=0  CC=clang  werror=1'
+
+$(B)/libvitrun.a: $(LIB_OBJ)
+	@mkdir -p $(@D)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(B)/libvitrun.so: $(LIB_OBJ)
+	@mkdir -p $(@D)
+	$(CC) -shared -Wl,-soname,libvitrun.so.0 $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(B)/vitrun: $(CLI_OBJ) $(B)/libvitrun.a
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+# Kernels may fuse multiply and add; everything else computes exactly what it says.
+define isa_rule
+$(OBJ)/%.$(1).o: %.c
+	@mkdir -p $$(@D)
+	$(CC) $(CPPFLAGS) -DVT_ISA=$(1) $(CFLAGS) -ffp-contract=fast $(ISA_FLAGS_$(1)) -c -o $$@ $$<
+endef
+$(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
+
+$(OBJ)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+
+# ---- tests: one program a file, linked with the static library (internals are visible there) ----
+$(TEST_BIN): $(B)/tests/%: $(OBJ)/tests/%.o $(TEST_AUX:%.c=$(OBJ)/%.o) $(B)/libvitrun.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+
+test: all $(TEST_BIN)
+	@B=$(B) tests/run.sh $(TEST_BIN)
+
+test-sanitize:
+	$(MAKE) config=sanitize test
+
+setup:
+	tests/setup.sh
+
+demo: all
+	samples/demo.sh $(B)/vitrun
+
+check-layers:
+	tests/check_layers.sh
+
+format:
+	clang-format -i $(filter-out weights_tools/timm_archs.c weights_tools/imagenet_labels.c,\
+	$(shell git ls-files -co --exclude-standard '*.c' '*.h'))
+
+clean:
+	rm -rf build
+
+-include $(shell find $(OBJ) -name '*.d' 2>/dev/null)

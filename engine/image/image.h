@@ -1,0 +1,40 @@
+/* From an image file to the network's input, bit-exact with Pillow and timm's eval transform.
+ *
+ *   decode       PNG and JPEG through stb_image, behind a pre-scan that refuses what stb must not see
+ *   resize       Pillow's 8-bit two-pass bicubic / bilinear resampling
+ *   preprocess   resize, crop, to float, normalise: timm's eval transform
+ *   png          writes drawings
+ * EXIF orientation is not applied, alpha is dropped, palettes are looked up: as .convert('RGB').
+ */
+#ifndef VT_IMAGE_H
+#define VT_IMAGE_H
+
+#include "kernels/status.h"
+#include "weights_tools/timm_config.h"
+
+typedef struct {
+    int width, height;
+    uint8_t *rgb; /* [height, width, 3]; vt_free */
+} vt_image;
+
+enum { VT_MAX_PIXELS = 178956970 }; /* twice Pillow's MAX_IMAGE_PIXELS: it refuses above this */
+
+/* `name` is for messages. The content decides the format. Other formats are refused by name. */
+int vt_image_decode(vt_image *out, const uint8_t *bytes, size_t size, const char *name,
+                    vt_status *st);
+int vt_image_load(vt_image *out, const char *path, vt_status *st); /* "-": standard input */
+void vt_image_free(vt_image *image);
+
+/* Pillow's Image.resize((width, height), BICUBIC | BILINEAR) on RGB. */
+int vt_image_resize(vt_image *out, const vt_image *in, int width, int height,
+                    vt_interpolation how, vt_status *st);
+
+/* out [channels, pre->height, pre->width] fp32. channels 3, or 1: timm's in_chans=1 takes
+ * .convert('L') of the picture (ITU-R 601-2 luma, Pillow's integer formula). */
+int vt_image_preprocess(float *out, const vt_image *in, const vt_preprocess *pre, int channels,
+                        vt_status *st);
+
+/* Writes an RGB picture as PNG, whole or not at all. */
+int vt_png_write(const char *path, const uint8_t *rgb, int width, int height, vt_status *st);
+
+#endif

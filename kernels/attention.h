@@ -1,0 +1,41 @@
+/* One layer's attention, decided ahead: which kernel serves which heads, reading which layout.
+ *
+ *   out[n, h] = sum over allowed keys k of softmax_k(scale * q[n, h] . k[k, h]) * v[k, h]
+ *
+ * over the interleaved buffer qkv [B * N, 3 * heads * head_dim] (q of all heads, then k, then v)
+ * into out [B * N, heads * head_dim]. Scores of forbidden pairs are -inf before the row maximum; a
+ * row with no allowed key gives zeros. All kernels compute the same function, up to rounding.
+ */
+#ifndef VT_ATTENTION_H
+#define VT_ATTENTION_H
+
+#include "kernels/layout.h"
+
+typedef enum {
+    VT_ATTN_REFERENCE, /* materialises the N x N scores of all heads: the yardstick */
+    VT_ATTN_DENSE,     /* fused, online softmax, visits all keys, mask applied from the bitmap */
+    VT_ATTN_TILES,     /* fused, visits the 16 x 16 tiles that the mask touches, in 2-D order */
+    VT_ATTN_ROWS,      /* visits exactly the allowed pairs, row by row, from CSR */
+    VT_ATTN_KERNELS
+} vt_attn_kernel;
+
+const char *vt_attn_kernel_name(vt_attn_kernel k); /* "reference", "dense", "tiles", "rows" */
+
+/* Heads of one layer that share a mask and hence a kernel. The layouts belong to the session. */
+typedef struct {
+    int heads;           /* how many */
+    uint16_t *head;      /* [heads] which */
+    vt_attn_kernel kernel;
+    const vt_bitmap *bitmap; /* reference, dense: NULL means every pair is on */
+    const vt_tiles *tiles;   /* tiles */
+    const vt_csr *csr;       /* rows */
+} vt_attn_group;
+
+typedef struct {
+    int tokens, heads, head_dim; /* N; of the whole layer */
+    float scale;
+    int groups;
+    vt_attn_group *group;
+} vt_attn_plan;
+
+#endif

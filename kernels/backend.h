@@ -1,0 +1,120 @@
+/* The seam between model and device: a table of operations sized to a ViT.
+ *
+ * vt_device  where weights live: immutable after loading, shared by all streams and threads.
+ * vt_stream  where one forward pass runs at a time: scratch memory, the sticky error, the profile.
+ *
+ * Errors are sticky: after a failure each operation does nothing, and vt_finish reports the first.
+ * Buffers come from vt_device_alloc, sized before the run; an operation allocates nothing.
+ * Operations are called through ops.h only, which checks shapes and times them.
+ *
+ * Types: the residual stream (x) is always fp32. Operands of matrix products (normalised tokens, qkv,
+ * attention output, MLP hidden) have the device's type, fp32 or bf16 on the CPU.
+ */
+#ifndef VT_BACKEND_H
+#define VT_BACKEND_H
+
+#include "kernels/attention.h"
+#include "kernels/tensor.h"
+
+typedef struct vt_device vt_device;
+typedef struct vt_stream vt_stream;
+typedef struct vt_linear vt_linear; /* a weight matrix with bias in the device's own layout */
+
+typedef enum { VT_ACT_NONE, VT_ACT_GELU, VT_ACT_GELU_TANH, VT_ACT_QUICK_GELU } vt_activation;
+
+/* y = act(x W^T + b), or y += x W^T + b where `add` (no activation then). */
+typedef struct {
+    vt_activation act;
+    bool add;
+} vt_epilogue;
+
+typedef enum { VT_POOL_TOKEN, VT_POOL_AVG, VT_POOL_MAX, VT_POOL_AVGMAX } vt_pool;
+
+typedef struct {
+    const char *name; /* "cpu" */
+
+    /* ---- life of a device; the others are set when it is opened ---- */
+    void (*close)(vt_device *dev);
+
+    /* ---- memory: zeroed, 64-byte aligned; upload and download copy whole matrices of equal shape,
+     *      converting between fp32 on the host and the matrix's type ---- */
+    void *(*alloc)(vt_device *dev, size_t bytes, const char *what, vt_status *st);
+    void (*free)(vt_device *dev, void *p);
+    int (*upload)(vt_device *dev, vt_mat to, const float *from, vt_status *st);
+    int (*download)(vt_device *dev, float *to, vt_mat from, vt_status *st);
+
+    /* ---- weights: W [out, in] row-major fp32 on the host, bias [out] or NULL; converted and packed
+     *      once, for products of about `rows` rows; the caller's memory is free afterwards ---- */
+    vt_linear *(*linear_load)(vt_device *dev, const float *w, const float *bias, int out, int in,
+                              size_t rows, vt_status *st);
+    void (*linear_free)(vt_device *dev, vt_linear *w);
+    size_t (*linear_bytes)(const vt_linear *w);
+
+    /* ---- streams. `rows`: the most rows that any linear of this stream gets. Prepares (and
+     *      allocates) whatever the products and plans need; bytes says how much that was ---- */
+    vt_stream *(*stream_open)(vt_device *dev, vt_status *st);
+    void (*stream_close)(vt_stream *s);
+    int (*prepare_linear)(vt_stream *s, const vt_linear *w, size_t rows, vt_dtype x, vt_dtype y,
+                          vt_epilogue e, vt_status *st);
+    int (*prepare_attention)(vt_stream *s, const vt_attn_plan *plan, int images, vt_status *st);
+    size_t (*attention_scratch)(const vt_device *dev, const vt_attn_plan *plan, int images);
+    size_t (*stream_bytes)(const vt_stream *s);
+    int (*finish)(vt_stream *s, vt_status *st); /* waits; 0, or the first failure */
+
+    /* ---- operations; B images, N tokens, D width ---- */
+    /* cols [B*P, C*ph*pw] = the patches of images [B, C, H, W] (fp32), channel-major as the
+     * convolution's kernel is. */
+    void (*patches)(vt_stream *s, vt_mat cols, const float *images, int channels, int height,
+                    int width, int patch_h, int patch_w);
+    void (*linear)(vt_stream *s, vt_mat y, vt_mat x, const vt_linear *w, vt_epilogue e);
+    /* x [B*N, D] = prefix tokens (from prefix [X, D], position added already) then patches
+     * [B*P, D] + pos [P, D]; pos may be NULL. fp32 all. */
+    void (*tokens)(vt_stream *s, vt_mat x, vt_mat patches, const float *prefix, int prefix_tokens,
+                   const float *pos);
+    /* y = LayerNorm(x) * gamma + beta over the columns, biased variance, eps inside the root;
+     * x fp32 or the device's type, y either; y may alias x when the types are equal. */
+    void (*norm)(vt_stream *s, vt_mat y, vt_mat x, const float *gamma, const float *beta, float eps);
+    /* In place on heads of qkv: q and k of each head normalised over head_dim (qk_norm). */
+    void (*qk_norm)(vt_stream *s, vt_mat qkv, int heads, int head_dim, const float *q_gamma,
+                    const float *q_beta, const float *k_gamma, const float *k_beta, float eps);
+    void (*attention)(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan);
+    /* y [B, D] from x [B*N, D]: token `token`, or the mean/max over tokens first .. N-1. fp32. */
+    void (*pool)(vt_stream *s, vt_mat y, vt_mat x, int tokens, vt_pool how, int first);
+} vt_backend_ops;
+
+/* Every device and stream begins with these; the back ends extend them. */
+struct vt_device {
+    const vt_backend_ops *ops;
+    vt_dtype dtype; /* of the operands of matrix products */
+    int threads;    /* CPU threads that operations may use */
+};
+
+typedef struct vt_profile_entry {
+    const char *op; /* "linear", "norm", ... */
+    char name[32];  /* "qkv", "fc1", ... as the model calls it */
+    int layer;      /* -1 outside the blocks */
+    double ms;
+    long calls;
+} vt_profile_entry;
+
+struct vt_stream {
+    vt_device *dev;
+    vt_status error; /* the first failure; code VT_OK while there is none */
+
+    /* for ops.c */
+    int layer;                     /* the block in progress, -1 outside */
+    bool profiling;
+    vt_profile_entry *profile;     /* entries in order of first appearance */
+    int profile_count, profile_room;
+    void (*observe)(void *user, vt_stream *s, const char *name, int layer, vt_mat y);
+    void *observe_user;
+};
+
+/* NULL with st set where the type is not to be had. threads >= 1. */
+vt_device *vt_cpu_open(vt_dtype dtype, int threads, vt_status *st);
+
+/* What the CPU backend found: "avx512", "avx2", "neon", "generic"; and the matrix library. */
+const char *vt_cpu_isa(void);
+const char *vt_cpu_matmul(const vt_device *dev); /* "oneDNN 2.6.3", "built-in" */
+
+#endif

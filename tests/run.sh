@@ -1,0 +1,22 @@
+#!/bin/sh
+# Runs the given test programs and tests/cli/*.sh; prints a line a program, the whole output of those
+# that fail, and the sum. B is the build folder.
+set -u
+passed=0 failed=0 broken=
+out=$(mktemp)
+trap 'rm -f "$out"' EXIT
+for t in "$@" tests/check_layers.sh tests/cli/test_*.sh; do
+    [ -e "$t" ] || continue
+    if B=${B:-build} "$t" >"$out" 2>&1; then
+        passed=$((passed + 1))
+        printf 'ok    %s  %s\n' "$t" "$(grep -cE '^\[ +OK +\]|^ok ' "$out") tests"
+        grep -E '^\[ +SKIPPED +\]|^SKIP' "$out" | sort -u | sed 's/^/      /'
+    else
+        failed=$((failed + 1)) broken="$broken $t"
+        cat "$out"
+        printf 'FAIL  %s\n' "$t"
+    fi
+done
+[ -z "$broken" ] || printf 'failed:%s\n' "$broken"
+printf '%d passed, %d failed\n' "$passed" "$failed"
+[ "$failed" -eq 0 ]
