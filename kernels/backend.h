@@ -49,6 +49,7 @@ typedef struct {
                               size_t rows, vt_status *st);
     void (*linear_free)(vt_device *dev, vt_linear *w);
     size_t (*linear_bytes)(const vt_linear *w);
+    bool (*linear_fits)(const vt_linear *w, int in, int out); /* is W [out, in]? */
 
     /* ---- streams. `rows`: the most rows that any linear of this stream gets. Prepares (and
      *      allocates) whatever the products and plans need; bytes says how much that was ---- */
@@ -78,8 +79,10 @@ typedef struct {
     void (*qk_norm)(vt_stream *s, vt_mat qkv, int heads, int head_dim, const float *q_gamma,
                     const float *q_beta, const float *k_gamma, const float *k_beta, float eps);
     void (*attention)(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan);
-    /* y [B, D] from x [B*N, D]: token `token`, or the mean/max over tokens first .. N-1. fp32. */
+    /* y [B, D] from x [B*N, D]: token `first`, or the mean/max over tokens first .. N-1. fp32. */
     void (*pool)(vt_stream *s, vt_mat y, vt_mat x, int tokens, vt_pool how, int first);
+    /* y = x in y's type. */
+    void (*cast)(vt_stream *s, vt_mat y, vt_mat x);
 } vt_backend_ops;
 
 /* Every device and stream begins with these; the back ends extend them. */
@@ -102,11 +105,14 @@ struct vt_stream {
     vt_status error; /* the first failure; code VT_OK while there is none */
 
     /* for ops.c */
+    bool preparing;                /* operations prepare for their shapes and compute nothing */
+    int images;                    /* of the forward in progress */
     int layer;                     /* the block in progress, -1 outside */
     bool profiling;
     vt_profile_entry *profile;     /* entries in order of first appearance */
     int profile_count, profile_room;
-    void (*observe)(void *user, vt_stream *s, const char *name, int layer, vt_mat y);
+    /* called after every operation: its name, what it wrote, and what it read */
+    void (*observe)(void *user, vt_stream *s, const char *name, vt_mat y, vt_mat x);
     void *observe_user;
 };
 
