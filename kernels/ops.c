@@ -41,8 +41,7 @@ static vt_profile_entry *profile_entry(vt_stream *s, const char *op, const char 
     }
     if (s->profile_count == s->profile_room) {
         int room = s->profile_room ? 2 * s->profile_room : 256;
-        vt_profile_entry *more =
-            vt_alloc((size_t)room, sizeof *more, "profile", &s->error);
+        vt_profile_entry *more = vt_alloc((size_t)room, sizeof *more, "profile", &s->error);
         if (!more)
             return NULL;
         if (s->profile)

@@ -1,0 +1,180 @@
+/* The forward pass of timm's plain Vision Transformer (Dosovitskiy et al. 2020), eval mode:
+ *
+ *   x  = [prefix tokens, patches W + b] + position embedding           norm_pre(x) in CLIP's
+ *   x += proj(attention(norm1(x)));  x += fc2(act(fc1(norm2(x))))      in each block
+ *   logits = head(fc_norm(pool(norm(x))))
+ *
+ * and the buffers that it runs in. One text for every device and type; what a family of models
+ * does differently is a switch of vit_config, decided when the model was opened.
+ */
+#include "models/vit.h"
+
+static vt_mat mat(void *p, vt_dtype type, size_t rows, int cols)
+{
+    return (vt_mat){p, type, rows, cols};
+}
+
+static void norm(vt_stream *s, const char *name, vt_mat y, vt_mat x, vit_norm n, double eps)
+{
+    if (n.gamma)
+        op_norm(s, name, y, x, n.gamma, n.beta, eps);
+}
+
+static void block(vt_stream *s, const vit_model *m, const vit_block *b, const vit_acts *a,
+                  const vt_attn_plan *plan)
+{
+    const vit_config *c = &m->cfg;
+    const vt_epilogue none = {0}, add = {.add = true}, act = {.act = c->act};
+    vt_dtype type = s->dev->dtype;
+    size_t rows = (size_t)s->images * (size_t)m->tokens;
+    vt_mat x = mat(a->x, VT_F32, rows, c->width);
+    vt_mat xn = mat(a->narrow, type, rows, c->width), att = xn;
+    vt_mat qkv = mat(a->wide, type, rows, 3 * c->width);
+    vt_mat hid = mat(a->wide, type, rows, c->hidden);
+
+    op_norm(s, "norm1", xn, x, b->norm1.gamma, b->norm1.beta, c->norm_eps);
+    op_linear(s, "qkv", qkv, xn, b->qkv, none);
+    if (c->qk_norm)
+        op_qk_norm(s, qkv, c->heads, m->head_dim, b->q_norm.gamma, b->q_norm.beta, b->k_norm.gamma,
+                   b->k_norm.beta, c->norm_eps);
+    op_attention(s, att, qkv, plan);
+    op_linear(s, "proj", x, att, b->proj, add);
+
+    op_norm(s, "norm2", xn, x, b->norm2.gamma, b->norm2.beta, c->norm_eps);
+    op_linear(s, "fc1", hid, xn, b->fc1, act);
+    op_linear(s, "fc2", x, hid, b->fc2, add);
+}
+
+static void embed(vt_stream *s, const vit_model *m, const vit_acts *a)
+{
+    const vit_config *c = &m->cfg;
+    int patch = c->channels * c->patch_h * c->patch_w;
+    size_t patches = (size_t)s->images * (size_t)(m->grid_h * m->grid_w);
+    vt_mat x = mat(a->x, VT_F32, (size_t)s->images * (size_t)m->tokens, c->width);
+    vt_mat embedded = mat(a->wide, VT_F32, patches, c->width);
+    vt_mat cols = mat((char *)a->wide + vt_mat_bytes(embedded), s->dev->dtype, patches, patch);
+
+    op_patches(s, cols, a->input, c->channels, c->img_h, c->img_w, c->patch_h, c->patch_w);
+    op_linear(s, "patch_embed", embedded, cols, m->patch, (vt_epilogue){0});
+    op_tokens(s, x, embedded, m->prefix_tokens, m->prefix, m->pos);
+    norm(s, "norm_pre", x, x, m->norm_pre, c->norm_eps);
+}
+
+/* features = pooled tokens; logits = head of them. A distilled model averages two tokens' heads:
+ * the halves are in the weights. */
+static void classify(vt_stream *s, const vit_model *m, const vit_acts *a)
+{
+    const vit_config *c = &m->cfg;
+    size_t images = (size_t)s->images;
+    vt_mat x = mat(a->x, VT_F32, images * (size_t)m->tokens, c->width);
+    vt_mat pooled = mat(a->pooled, VT_F32, images, c->width);
+    vt_mat operand = mat(a->operand, s->dev->dtype, images, c->width);
+    vt_mat logits = mat(a->logits, VT_F32, images, m->outputs);
+    int first = c->pool == VT_POOL_TOKEN || c->pool_include_prefix ? 0 : m->prefix;
+
+    op_pool(s, pooled, x, m->tokens, c->pool, first);
+    norm(s, "fc_norm", pooled, pooled, m->fc_norm, c->norm_eps);
+    if (!m->head) {
+        op_cast(s, logits, pooled);
+        return;
+    }
+    op_cast(s, operand, pooled);
+    op_linear(s, "head", logits, operand, m->head, (vt_epilogue){0});
+    if (m->head_dist) {
+        vt_mat second = mat(a->pooled2, VT_F32, images, c->width);
+        op_pool(s, second, x, m->tokens, VT_POOL_TOKEN, 1);
+        op_cast(s, operand, second);
+        op_linear(s, "head_dist", logits, operand, m->head_dist, (vt_epilogue){.add = true});
+    }
+}
+
+void vit_forward(vt_stream *s, const vit_model *m, const vit_acts *a,
+                 const vt_attn_plan *const *plan)
+{
+    vt_mat x = mat(a->x, VT_F32, (size_t)s->images * (size_t)m->tokens, m->cfg.width);
+    s->layer = -1;
+    embed(s, m, a);
+    for (int i = 0; i < m->cfg.layers; i++) {
+        s->layer = i;
+        block(s, m, &m->block[i], a, plan[i]);
+    }
+    s->layer = -1;
+    norm(s, "norm", x, x, m->norm, m->cfg.norm_eps);
+    classify(s, m, a);
+}
+
+/* ---- buffers ---- */
+
+typedef struct {
+    const char *name;
+    size_t bytes;
+    void **p;
+} buffer;
+
+enum { BUFFERS = 8 };
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* The one table of activation memory: vit_acts_bytes adds it up, vit_acts_alloc takes it. */
+static void buffers(buffer out[BUFFERS], vit_acts *a, const vit_model *m, int images)
+{
+    const vit_config *c = &m->cfg;
+    size_t type = vt_dtype_bytes(m->dev->dtype), b = (size_t)images, width = (size_t)c->width;
+    size_t rows = b * (size_t)m->tokens, patches = b * (size_t)(m->grid_h * m->grid_w);
+    size_t patch = (size_t)c->channels * (size_t)c->patch_h * (size_t)c->patch_w;
+    size_t wide = larger(patches * (width * 4 + patch * type),
+                         rows * type * larger(3 * width, (size_t)c->hidden));
+    const buffer table[BUFFERS] = {
+        {"input", b * (size_t)c->channels * (size_t)c->img_h * (size_t)c->img_w * 4,
+         (void **)&a->input},
+        {"residual stream", rows * width * 4, (void **)&a->x},
+        {"normalised tokens", rows * width * type, &a->narrow},
+        {"qkv and MLP", wide, &a->wide},
+        {"features", b * width * 4, (void **)&a->pooled},
+        {"distillation features", m->head_dist ? b * width * 4 : 0, (void **)&a->pooled2},
+        {"head input", b * width * type, &a->operand},
+        {"logits", b * (size_t)m->outputs * 4, (void **)&a->logits},
+    };
+    for (int i = 0; i < BUFFERS; i++)
+        out[i] = table[i];
+}
+
+size_t vit_acts_bytes(const vit_model *m, int images)
+{
+    vit_acts a;
+    buffer table[BUFFERS];
+    buffers(table, &a, m, images);
+    size_t sum = 0;
+    for (int i = 0; i < BUFFERS; i++)
+        sum += table[i].bytes;
+    return sum;
+}
+
+int vit_acts_alloc(vit_acts *a, const vit_model *m, int images, vt_status *st)
+{
+    buffer table[BUFFERS];
+    *a = (vit_acts){.images = images};
+    buffers(table, a, m, images);
+    for (int i = 0; i < BUFFERS; i++) {
+        *table[i].p = m->dev->ops->alloc(m->dev, table[i].bytes, table[i].name, st);
+        if (!*table[i].p) {
+            vit_acts_free(a, m->dev);
+            return -1;
+        }
+        a->bytes += table[i].bytes;
+    }
+    return 0;
+}
+
+void vit_acts_free(vit_acts *a, vt_device *dev)
+{
+    void *all[BUFFERS] = {a->input,  a->x,       a->narrow,  a->wide,
+                          a->pooled, a->pooled2, a->operand, a->logits};
+    for (int i = 0; i < BUFFERS; i++)
+        if (all[i])
+            dev->ops->free(dev, all[i]);
+    *a = (vit_acts){0};
+}

@@ -1,0 +1,88 @@
+/* The plain Vision Transformer: configuration, weights, activations, the forward pass.
+ *
+ *   vit_bind.c   tensor names -> fields, shapes checked, LayerScale folded, weights packed
+ *   resample.c   position embeddings for another grid
+ *   vit.c        activation buffers and the one forward pass, for every device
+ *
+ * Letters: B images, N tokens (X prefix + P patches), D width, H heads, F hidden width of the MLP.
+ * Vectors (float *) live in the device's memory. Masks and kernels come in as attention plans.
+ */
+#ifndef VT_VIT_H
+#define VT_VIT_H
+
+#include "kernels/ops.h"
+#include "weights_tools/timm_config.h"
+
+typedef struct {
+    float *gamma, *beta; /* [n] or NULL where the model has no such norm */
+} vit_norm;
+
+typedef struct {
+    vit_norm norm1, norm2;   /* [D] */
+    vit_norm q_norm, k_norm; /* [head_dim] */
+    vt_linear *qkv;          /* [3D, D] */
+    vt_linear *proj;         /* [D, D], LayerScale folded in */
+    vt_linear *fc1;          /* [F, D] */
+    vt_linear *fc2;          /* [D, F], LayerScale folded in */
+} vit_block;
+
+typedef struct {
+    vit_config cfg;
+    vt_device *dev;
+    int grid_h, grid_w, prefix, tokens, head_dim;
+    int outputs;          /* of the logits: classes, or D where there is no head */
+    vt_linear *patch;     /* [D, C * ph * pw] */
+    float *prefix_tokens; /* [X, D], position embedding added where it covers them; NULL if X = 0 */
+    float *pos;           /* [P, D] or NULL */
+    vit_norm norm_pre, norm, fc_norm; /* [D] */
+    vit_block *block;                 /* [layers] */
+    vt_linear *head; /* [classes, D]; a distilled model's two heads each carry the half */
+    vt_linear *head_dist;
+    uint64_t parameters; /* in the checkpoint's own count */
+    size_t bytes;        /* device memory that the weights take */
+} vit_model;
+
+/* Checks that the checkpoint holds exactly the tensors that cfg calls for, in their shapes, without
+ * reading any: *bytes becomes the memory that they will take, about. */
+int vit_check(const vit_config *cfg, const st_reader *r, const char *path, vt_dtype dtype,
+              size_t *bytes, vt_status *st);
+
+/* Reads, converts and packs all weights for products of about `images` images a forward, tensor by
+ * tensor: never two copies of the weights at a time. On failure *m is left freed. */
+int vit_load(vit_model *m, const vit_config *cfg, const st_reader *r, const char *path,
+             vt_device *dev, int images, vt_status *st);
+void vit_free(vit_model *m);
+
+/* out [out_h * out_w, width] = the position embedding in [in_h * in_w, width] on another grid, as
+ * timm's resample_abs_pos_embed: separable bicubic (a = -0.5) with antialiasing; or, for models
+ * that timm resamples so (flexivit), bilinear without. */
+int vit_resample_grid(float *out, int out_h, int out_w, const float *in, int in_h, int in_w,
+                      int width, bool plain_bilinear, vt_status *st);
+
+/* ---- running ---- */
+/* Buffers of one stream, for up to `images` images. Buffers whose lives do not overlap share memory:
+ * `wide` is cols and embed, then qkv, then hid, in turn; `narrow` is xn, then att. */
+typedef struct {
+    int images;
+    float *input; /* [B, C, H, W] */
+    float *x;     /* [B * N, D], the residual stream */
+    void *narrow; /* [B * N, D] in the device's type */
+    void *wide;
+    float *pooled;  /* [B, D] */
+    float *pooled2; /* [B, D], distilled models: the distillation token's */
+    void *operand;  /* [B, D] in the device's type, for the head */
+    float *logits;  /* [B, outputs] */
+    size_t bytes;
+} vit_acts;
+
+/* Bytes that vit_acts_alloc takes, without taking them. */
+size_t vit_acts_bytes(const vit_model *m, int images);
+int vit_acts_alloc(vit_acts *a, const vit_model *m, int images, vt_status *st);
+void vit_acts_free(vit_acts *a, vt_device *dev);
+
+/* One forward pass of s->images images from a->input: a->logits, a->pooled (features) and a->x (all
+ * tokens after the final norm) hold the results. plan: [layers]. Errors are sticky in s. */
+void vit_forward(vt_stream *s, const vit_model *m, const vit_acts *a,
+                 const vt_attn_plan *const *plan);
+
+#endif
