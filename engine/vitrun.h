@@ -266,7 +266,7 @@ typedef struct {
     int heads, tokens, head_dim, batch;
     int grid_h, grid_w;        /* 0: the squarest grid of tokens or tokens - 1 (then one prefix) */
     const char *mask;          /* an expression, or NULL: dense */
-    const char *dtype;
+    const char *device, *dtype; /* as in vitrun_options */
     int threads;
 } vitrun_attention_options;
 
