@@ -322,7 +322,8 @@ static void walk_model(walk *w)
 {
     const vit_config *c = w->cfg;
     vit_model none = {0}, *m = w->m ? w->m : &none;
-    vit_block unused = {{0}};
+    vit_block unused;
+    memset(&unused, 0, sizeof unused);
     int d = c->width;
     linear_kind patch = {
         .bias = !c->pre_norm,

@@ -1,0 +1,109 @@
+/* The dispatcher: see dispatch.h. Constants come from the device. */
+#include "kernels/dispatch.h"
+
+#include <stdio.h>
+#include <string.h>
+
+const char *vt_attn_kernel_name(vt_attn_kernel k)
+{
+    static const char *const names[VT_ATTN_KERNELS] = {"reference", "dense", "tiles", "rows"};
+    return names[k];
+}
+
+static bool kernel_by_name(const char *name, vt_attn_kernel *out)
+{
+    for (int k = 0; k < VT_ATTN_KERNELS; k++)
+        if (!strcmp(name, vt_attn_kernel_name((vt_attn_kernel)k))) {
+            *out = (vt_attn_kernel)k;
+            return true;
+        }
+    return false;
+}
+
+bool vt_attn_known_kernel(const char *name)
+{
+    vt_attn_kernel k;
+    return !strcmp(name, "sparse") || kernel_by_name(name, &k);
+}
+
+double vt_attn_predict(const vt_attn_costs *c, vt_attn_kernel kernel, const vt_attn_work *w)
+{
+    double n = w->tokens, d = w->head_dim;
+    double t = (double)((w->tokens + VT_TILE - 1) / VT_TILE);
+    double ns = 0;
+    switch (kernel) {
+    case VT_ATTN_DENSE:
+        ns = c->pack * n * d + c->tile * (d + c->soft) * t * t + (w->masked ? c->mask * t * t : 0);
+        break;
+    case VT_ATTN_TILES:
+        ns =
+            c->pack * n * d + (c->tile * (d + c->soft) + c->mask) * (double)w->tiles + c->group * t;
+        break;
+    case VT_ATTN_ROWS:
+        ns = c->widen * n * d + c->pair * (d + c->pair_soft) * (double)w->nnz + c->row * n;
+        break;
+    default:
+        ns = c->reference * n * n * d;
+    }
+    return 1e-6 * ns * w->images * w->heads / w->threads;
+}
+
+static vt_attn_kernel fastest_sparse(const vt_attn_choice *c)
+{
+    return c->ms[VT_ATTN_ROWS] < c->ms[VT_ATTN_TILES] ? VT_ATTN_ROWS : VT_ATTN_TILES;
+}
+
+static int forced(vt_attn_choice *out, const char *name, vt_status *st)
+{
+    out->kernel = fastest_sparse(out);
+    if (strcmp(name, "sparse") && !kernel_by_name(name, &out->kernel))
+        return vt_fail(
+            st, VT_USAGE,
+            "kernel \"%s\" is unknown (expected reference, dense, sparse, tiles or rows)", name);
+    snprintf(out->reason, sizeof out->reason, "kernel %s was asked for", name);
+    return 0;
+}
+
+static void by_density(vt_attn_choice *out, double density, double threshold)
+{
+    bool below = density < threshold;
+    out->kernel = below ? fastest_sparse(out) : VT_ATTN_DENSE;
+    snprintf(out->reason, sizeof out->reason, "density %.4g %s threshold %.4g: %s", density,
+             below ? "<" : ">=", threshold, below ? "sparse, as the rule says" : "dense");
+}
+
+static void by_cost(vt_attn_choice *out, double density, double threshold)
+{
+    vt_attn_kernel sparse = fastest_sparse(out);
+    if (density >= threshold) {
+        out->kernel = VT_ATTN_DENSE;
+        snprintf(out->reason, sizeof out->reason, "density %.4g >= threshold %.4g", density,
+                 threshold);
+        return;
+    }
+    out->kernel = out->ms[sparse] < out->ms[VT_ATTN_DENSE] ? sparse : VT_ATTN_DENSE;
+    snprintf(out->reason, sizeof out->reason,
+             "density %.4g < %.4g; predicted %s %.3g ms, dense %.3g ms", density, threshold,
+             vt_attn_kernel_name(sparse), out->ms[sparse], out->ms[VT_ATTN_DENSE]);
+}
+
+int vt_attn_choose(vt_attn_choice *out, const vt_attn_wish *wish, const vt_attn_work *w,
+                   const vt_attn_costs *c, vt_status *st)
+{
+    double density = (double)w->nnz / ((double)w->tokens * w->tokens);
+    memset(out, 0, sizeof *out);
+    for (int k = 0; k < VT_ATTN_KERNELS; k++)
+        out->ms[k] = vt_attn_predict(c, (vt_attn_kernel)k, w);
+    if (!w->masked) {
+        out->kernel = VT_ATTN_DENSE;
+        snprintf(out->reason, sizeof out->reason, "no mask");
+        return 0;
+    }
+    if (wish->kernel)
+        return forced(out, wish->kernel, st);
+    if (wish->rule == VT_RULE_DENSITY)
+        by_density(out, density, wish->threshold);
+    else
+        by_cost(out, density, wish->threshold);
+    return 0;
+}

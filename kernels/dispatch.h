@@ -1,0 +1,50 @@
+/* Which attention kernel serves a mask: a pure function of the mask's statistics, the shape, the
+ * user's rule and the device's measured constants. Touches no memory, no device, no clock.
+ *
+ * The cost of a kernel on one (image, head), in nanoseconds of one thread:
+ *   dense  pack N d + tile (d + soft) T^2 [+ mask T^2]      T = ceil(N / 16)
+ *   tiles  pack N d + (tile (d + soft)) tiles + mask tiles + group T
+ *   rows   widen N d + (pair (d + pair_soft)) nnz + row N
+ * summed over images and heads and divided by the threads. `reference` is never chosen by itself.
+ */
+#ifndef VT_DISPATCH_H
+#define VT_DISPATCH_H
+
+#include "kernels/attention.h"
+
+typedef struct { /* of one device, type and instruction set; see the cost formulas above */
+    double pack, tile, soft, mask, group;
+    double widen, pair, pair_soft, row;
+    double reference; /* per pair and head_dim */
+} vt_attn_costs;
+
+typedef struct { /* one layer's head group */
+    int images, heads, tokens, head_dim, threads;
+    bool masked;
+    int64_t nnz, tiles; /* allowed pairs; tiles that the tiles layout lists */
+} vt_attn_work;
+
+typedef enum { VT_RULE_AUTO, VT_RULE_DENSITY } vt_rule;
+
+/* What the user wants. */
+typedef struct {
+    vt_rule rule;
+    double threshold;   /* density below which a sparse kernel may step in */
+    const char *kernel; /* forced: a kernel's name or "sparse"; NULL: by rule */
+} vt_attn_wish;
+
+typedef struct {
+    vt_attn_kernel kernel;
+    double ms[VT_ATTN_KERNELS]; /* predicted for each */
+    char reason[192];
+} vt_attn_choice;
+
+double vt_attn_predict(const vt_attn_costs *c, vt_attn_kernel kernel, const vt_attn_work *w);
+
+/* Fails (VT_USAGE) only where wish->kernel names no kernel. */
+int vt_attn_choose(vt_attn_choice *out, const vt_attn_wish *wish, const vt_attn_work *w,
+                   const vt_attn_costs *c, vt_status *st);
+
+bool vt_attn_known_kernel(const char *name); /* including "sparse" */
+
+#endif
