@@ -48,7 +48,7 @@ vt_bitmap *vt_bitmap_build(const vt_mask *mask, int threads, vt_status *st);
 vt_tiles *vt_tiles_build(const vt_mask *mask, int threads, vt_status *st);
 vt_csr *vt_csr_build(const vt_mask *mask, int threads, vt_status *st);
 
-/* The tiles that the dense kernel visits, ceil(N/16)^2, and those that vt_tiles_build would list,
+/* *tiles = how many vt_tiles_build would list (of at least ceil(N/16)^2 that a full mask has),
  * without building anything that outlives the call: for the cost model. */
 int vt_tiles_count(const vt_mask *mask, int threads, int64_t *tiles, vt_status *st);
 
