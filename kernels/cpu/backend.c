@@ -1,0 +1,218 @@
+/* The CPU device and its streams: choice of instruction set, memory, the table of operations, and
+ * the operations on rows that need no file of their own (norm, qk_norm). */
+#include "kernels/cpu/cpu.h"
+
+#include <string.h>
+
+/* ---- instruction sets ---- */
+
+static const vt_isa *best_isa(void)
+{
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+        return &vt_isa_avx512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+        return &vt_isa_avx2;
+#endif
+    return &vt_isa_generic;
+}
+
+/* The named set where the machine has it, else NULL. The sets are ordered: a better one implies
+ * those before it. */
+static const vt_isa *find_isa(const char *name)
+{
+    const vt_isa *all[] = {&vt_isa_generic,
+#if defined(__x86_64__)
+                           &vt_isa_avx2, &vt_isa_avx512
+#endif
+    };
+    const vt_isa *best = best_isa();
+    if (!name)
+        return best;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        if (strcmp(all[i]->name, name) == 0)
+            return all[i];
+        if (all[i] == best)
+            break;
+    }
+    return NULL;
+}
+
+const char *vt_cpu_isa(void)
+{
+    return best_isa()->name;
+}
+
+/* ---- memory ---- */
+
+static void *cpu_alloc(vt_device *dev, size_t bytes, const char *what, vt_status *st)
+{
+    (void)dev;
+    return vt_alloc(bytes, 1, what, st);
+}
+
+static void cpu_free(vt_device *dev, void *p)
+{
+    (void)dev;
+    vt_free(p);
+}
+
+static int cpu_upload(vt_device *dev, vt_mat to, const float *from, vt_status *st)
+{
+    (void)dev, (void)st;
+    size_t n = to.rows * (size_t)to.cols;
+    if (to.type == VT_F32) {
+        memcpy(to.p, from, n * sizeof *from);
+        return 0;
+    }
+    uint16_t *t = to.p;
+    for (size_t i = 0; i < n; i++)
+        t[i] = vt_f32_to_bf16(from[i]);
+    return 0;
+}
+
+static int cpu_download(vt_device *dev, float *to, vt_mat from, vt_status *st)
+{
+    (void)dev, (void)st;
+    size_t n = from.rows * (size_t)from.cols;
+    if (from.type == VT_F32) {
+        memcpy(to, from.p, n * sizeof *to);
+        return 0;
+    }
+    const uint16_t *f = from.p;
+    for (size_t i = 0; i < n; i++)
+        to[i] = vt_bf16_to_f32(f[i]);
+    return 0;
+}
+
+/* ---- streams ---- */
+
+static vt_stream *cpu_stream_open(vt_device *dev, vt_status *st)
+{
+    cpu_stream *s = vt_alloc(1, sizeof *s, "stream", st);
+    if (!s)
+        return NULL;
+    s->base.dev = dev;
+    s->base.layer = -1;
+    return &s->base;
+}
+
+static void cpu_stream_close(vt_stream *stream)
+{
+    cpu_stream *s = (cpu_stream *)stream;
+    if (!s)
+        return;
+    vt_free(s->scratch);
+    vt_free(s);
+}
+
+static size_t cpu_stream_bytes(const vt_stream *stream)
+{
+    return ((const cpu_stream *)stream)->scratch_bytes;
+}
+
+static int cpu_finish(vt_stream *s, vt_status *st)
+{
+    if (s->error.code == VT_OK)
+        return 0;
+    *st = s->error;
+    return -1;
+}
+
+/* ---- operations on rows ---- */
+
+static void cpu_norm(vt_stream *s, vt_mat y, vt_mat x, const float *gamma, const float *beta,
+                     float eps)
+{
+    const vt_isa *isa = vt_cpu(s)->isa;
+    size_t y_bytes = (size_t)y.cols * vt_dtype_bytes(y.type);
+    size_t x_bytes = (size_t)x.cols * vt_dtype_bytes(x.type);
+#pragma omp parallel for schedule(static) num_threads(s->dev->threads)
+    for (size_t r = 0; r < x.rows; r++)
+        isa->norm_row((char *)y.p + r * y_bytes, y.type, (const char *)x.p + r * x_bytes, x.type,
+                      x.cols, gamma, beta, eps);
+}
+
+static void cpu_qk_norm(vt_stream *s, vt_mat qkv, int heads, int head_dim, const float *q_gamma,
+                        const float *q_beta, const float *k_gamma, const float *k_beta, float eps)
+{
+    const vt_isa *isa = vt_cpu(s)->isa;
+    size_t head_bytes = (size_t)head_dim * vt_dtype_bytes(qkv.type);
+    size_t row_bytes = 3 * (size_t)heads * head_bytes;
+#pragma omp parallel for schedule(static) num_threads(s->dev->threads)
+    for (size_t r = 0; r < qkv.rows; r++)
+        for (int h = 0; h < 2 * heads; h++) {
+            char *p = (char *)qkv.p + r * row_bytes + (size_t)h * head_bytes;
+            isa->norm_row(p, qkv.type, p, qkv.type, head_dim, h < heads ? q_gamma : k_gamma,
+                          h < heads ? q_beta : k_beta, eps);
+        }
+}
+
+/* ---- the device ---- */
+
+static void cpu_close(vt_device *dev)
+{
+    vt_free(dev);
+}
+
+static const vt_backend_ops cpu_ops = {
+    .name = "cpu",
+    .close = cpu_close,
+    .alloc = cpu_alloc,
+    .free = cpu_free,
+    .upload = cpu_upload,
+    .download = cpu_download,
+    .linear_load = vt_cpu_linear_load,
+    .linear_free = vt_cpu_linear_free,
+    .linear_bytes = vt_cpu_linear_bytes,
+    .linear_fits = vt_cpu_linear_fits,
+    .attention_costs = vt_cpu_attention_costs,
+    .stream_open = cpu_stream_open,
+    .stream_close = cpu_stream_close,
+    .prepare_linear = vt_cpu_prepare_linear,
+    .prepare_attention = vt_cpu_prepare_attention,
+    .attention_scratch = vt_cpu_attention_scratch,
+    .stream_bytes = cpu_stream_bytes,
+    .finish = cpu_finish,
+    .patches = vt_cpu_patches,
+    .linear = vt_cpu_linear,
+    .tokens = vt_cpu_tokens,
+    .norm = cpu_norm,
+    .qk_norm = cpu_qk_norm,
+    .attention = vt_cpu_attention,
+    .pool = vt_cpu_pool,
+    .cast = vt_cpu_cast,
+};
+
+vt_device *vt_cpu_open_as(vt_dtype dtype, int threads, const char *isa, int onednn, vt_status *st)
+{
+    const vt_isa *found = find_isa(isa);
+    if (!found) {
+        vt_fail(st, VT_USAGE, "cpu: instruction set %s is not to be had (the best here is %s)", isa,
+                vt_cpu_isa());
+        return NULL;
+    }
+    if (dtype != VT_F32 && dtype != VT_BF16) {
+        vt_fail(st, VT_USAGE, "cpu: type fp16 is not supported (expected fp32 or bf16)");
+        return NULL;
+    }
+    cpu_device *dev = vt_alloc(1, sizeof *dev, "device", st);
+    if (!dev)
+        return NULL;
+    dev->base = (vt_device){&cpu_ops, dtype, threads};
+    dev->isa = found;
+    dev->onednn = onednn == 1;
+    return &dev->base;
+}
+
+vt_device *vt_cpu_open(vt_dtype dtype, int threads, vt_status *st)
+{
+    return vt_cpu_open_as(dtype, threads, NULL, -1, st);
+}
+
+const char *vt_cpu_matmul(const vt_device *dev)
+{
+    (void)dev;
+    return "built-in";
+}

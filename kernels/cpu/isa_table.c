@@ -1,0 +1,15 @@
+/* The table of one instruction set. */
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/isa_vec.h"
+
+#define VT_TEXT2(x) #x
+#define VT_TEXT(x)  VT_TEXT2(x)
+
+const vt_isa VT_NAME(vt_isa) = {
+#if defined(__aarch64__)
+    .name = "neon",
+#else
+    .name = VT_TEXT(VT_ISA),
+#endif
+    .norm_row = VT_NAME(vt_norm_row),
+};

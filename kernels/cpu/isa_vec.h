@@ -1,0 +1,140 @@
+/* Vectors for isa_*.c: one float type of VL lanes for whatever the file is compiled for, in the
+ * vector extensions that gcc and clang share. Intrinsics stand only where the extensions have no
+ * word for a thing (maximum), each with a plain form beside it. */
+#ifndef VT_ISA_VEC_H
+#define VT_ISA_VEC_H
+
+#ifndef VT_ISA
+#error "compiled once for each instruction set: -DVT_ISA=generic|avx2|avx512"
+#endif
+
+#include "kernels/tensor.h"
+
+#include <string.h>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#define VT_PASTE2(a, b) a##_##b
+#define VT_PASTE(a, b)  VT_PASTE2(a, b)
+#define VT_NAME(f)      VT_PASTE(f, VT_ISA) /* f_avx2 and so on */
+
+#define VT_INLINE static inline __attribute__((always_inline))
+
+#if defined(__AVX512F__)
+enum { VL = 16 };
+#elif defined(__AVX2__)
+enum { VL = 8 };
+#else
+enum { VL = 4 };
+#endif
+
+typedef float vf __attribute__((vector_size(VL * 4)));
+typedef int32_t vi __attribute__((vector_size(VL * 4)));
+typedef uint32_t vu __attribute__((vector_size(VL * 4)));
+typedef uint16_t vh __attribute__((vector_size(VL * 2)));
+
+VT_INLINE vf v_load(const float *p)
+{
+    vf v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+VT_INLINE void v_store(float *p, vf v)
+{
+    memcpy(p, &v, sizeof v);
+}
+
+VT_INLINE vf v_splat(float x)
+{
+    return x - (vf){0}; /* x - 0 is x, for -0 and NaN too */
+}
+
+VT_INLINE vi v_splat_i(int32_t x)
+{
+    return x - (vi){0};
+}
+
+VT_INLINE vf v_load_bf16(const uint16_t *p)
+{
+    vh h;
+    memcpy(&h, p, sizeof h);
+    return (vf)(__builtin_convertvector(h, vu) << 16);
+}
+
+/* Rounds to nearest even; NaN stays NaN. */
+VT_INLINE void v_store_bf16(uint16_t *p, vf v)
+{
+    vu u = (vu)v, nan = (vu)(v != v);
+    vu rounded = u + 0x7fff + (u >> 16 & 1);
+    vh h = __builtin_convertvector(((rounded & ~nan) | ((u | 0x400000) & nan)) >> 16, vh);
+    memcpy(p, &h, sizeof h);
+}
+
+/* mask: all ones or all zeros in each lane. */
+VT_INLINE vf v_select(vi mask, vf yes, vf no)
+{
+    return (vf)(((vi)yes & mask) | ((vi)no & ~mask));
+}
+
+VT_INLINE vf v_max(vf a, vf b)
+{
+#if defined(__AVX512F__)
+    return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+    return v_select(a > b, a, b);
+#endif
+}
+
+/* The sum and the maximum of all lanes: halves are folded until one is left. */
+VT_INLINE float v_sum(vf v)
+{
+    float a[VL];
+    v_store(a, v);
+    for (int n = VL / 2; n; n /= 2)
+        for (int i = 0; i < n; i++)
+            a[i] += a[i + n];
+    return a[0];
+}
+
+VT_INLINE float v_max_all(vf v)
+{
+    float a[VL];
+    v_store(a, v);
+    for (int n = VL / 2; n; n /= 2)
+        for (int i = 0; i < n; i++)
+            a[i] = a[i] > a[i + n] ? a[i] : a[i + n];
+    return a[0];
+}
+
+/* Element i of a row of either type. */
+VT_INLINE vf v_get(const void *p, vt_dtype type, long i)
+{
+    return type == VT_F32 ? v_load((const float *)p + i) : v_load_bf16((const uint16_t *)p + i);
+}
+
+VT_INLINE void v_put(void *p, vt_dtype type, long i, vf v)
+{
+    if (type == VT_F32)
+        v_store((float *)p + i, v);
+    else
+        v_store_bf16((uint16_t *)p + i, v);
+}
+
+VT_INLINE float get1(const void *p, vt_dtype type, long i)
+{
+    return type == VT_F32 ? ((const float *)p)[i] : vt_bf16_to_f32(((const uint16_t *)p)[i]);
+}
+
+VT_INLINE void put1(void *p, vt_dtype type, long i, float v)
+{
+    if (type == VT_F32)
+        ((float *)p)[i] = v;
+    else
+        ((uint16_t *)p)[i] = vt_f32_to_bf16(v);
+}
+
+#endif
