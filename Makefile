@@ -16,7 +16,8 @@ OBJ := $(B)/obj
 
 # ---- what the machine has ----
 ARCH := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
-have = $(shell printf '\#include <$(1)>\nint main(void){return 0;}' | $(CC) -xc - -fsyntax-only 2>/dev/null && echo 1 || echo 0)
+HASH := \#
+have = $(shell printf '$(HASH)include <$(1)>\nint main(void){return 0;}' | $(CC) -xc - -fsyntax-only 2>/dev/null && echo 1 || echo 0)
 ONEDNN ?= $(call have,oneapi/dnnl/dnnl.h)
 
 # ---- flags ----
