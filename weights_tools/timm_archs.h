@@ -18,10 +18,13 @@ typedef struct { /* preprocessing of a pretrained tag, where config.json does no
     int classes;
 } timm_tag;
 
-extern const timm_arch timm_archs[];
+extern const timm_arch timm_archs[]; /* sorted by name */
 extern const int timm_arch_count;
+extern const timm_tag timm_tags[]; /* of the architectures that run; sorted by name, then tag */
+extern const int timm_tag_count;
 
 const timm_arch *timm_arch_find(const char *name); /* exact name; NULL: unknown */
+const timm_tag *timm_tag_find(const char *arch, const char *tag);
 
 /* ImageNet-1k's class names, 1000 of them. */
 extern const char *const vt_imagenet_labels[1000];
