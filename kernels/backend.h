@@ -51,6 +51,9 @@ typedef struct {
     size_t (*linear_bytes)(const vt_linear *w);
     bool (*linear_fits)(const vt_linear *w, int in, int out); /* is W [out, in]? */
 
+    /* ---- the cost model's constants for this device and type (dispatch.h) ---- */
+    const struct vt_attn_costs *(*attention_costs)(const vt_device *dev);
+
     /* ---- streams. `rows`: the most rows that any linear of this stream gets. Prepares (and
      *      allocates) whatever the products and plans need; bytes says how much that was ---- */
     vt_stream *(*stream_open)(vt_device *dev, vt_status *st);
@@ -69,12 +72,13 @@ typedef struct {
                     int width, int patch_h, int patch_w);
     void (*linear)(vt_stream *s, vt_mat y, vt_mat x, const vt_linear *w, vt_epilogue e);
     /* x [B*N, D] = prefix tokens (from prefix [X, D], position added already) then patches
-     * [B*P, D] + pos [P, D]; pos may be NULL. fp32 all. */
+     * [B*P, D] + pos [P, D], for each of B images; pos may be NULL. fp32 all. */
     void (*tokens)(vt_stream *s, vt_mat x, vt_mat patches, const float *prefix, int prefix_tokens,
                    const float *pos);
     /* y = LayerNorm(x) * gamma + beta over the columns, biased variance, eps inside the root;
      * x fp32 or the device's type, y either; y may alias x when the types are equal. */
-    void (*norm)(vt_stream *s, vt_mat y, vt_mat x, const float *gamma, const float *beta, float eps);
+    void (*norm)(vt_stream *s, vt_mat y, vt_mat x, const float *gamma, const float *beta,
+                 float eps);
     /* In place on heads of qkv: q and k of each head normalised over head_dim (qk_norm). */
     void (*qk_norm)(vt_stream *s, vt_mat qkv, int heads, int head_dim, const float *q_gamma,
                     const float *q_beta, const float *k_gamma, const float *k_beta, float eps);
@@ -105,11 +109,11 @@ struct vt_stream {
     vt_status error; /* the first failure; code VT_OK while there is none */
 
     /* for ops.c */
-    bool preparing;                /* operations prepare for their shapes and compute nothing */
-    int images;                    /* of the forward in progress */
-    int layer;                     /* the block in progress, -1 outside */
+    bool preparing; /* operations prepare for their shapes and compute nothing */
+    int images;     /* of the forward in progress */
+    int layer;      /* the block in progress, -1 outside */
     bool profiling;
-    vt_profile_entry *profile;     /* entries in order of first appearance */
+    vt_profile_entry *profile; /* entries in order of first appearance */
     int profile_count, profile_room;
     /* called after every operation: its name, what it wrote, and what it read */
     void (*observe)(void *user, vt_stream *s, const char *name, vt_mat y, vt_mat x);

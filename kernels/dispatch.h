@@ -12,7 +12,7 @@
 
 #include "kernels/attention.h"
 
-typedef struct { /* of one device, type and instruction set; see the cost formulas above */
+typedef struct vt_attn_costs { /* of one device, type, instruction set; see the formulas above */
     double pack, tile, soft, mask, group;
     double widen, pair, pair_soft, row;
     double reference; /* per pair and head_dim */

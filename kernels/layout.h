@@ -25,12 +25,13 @@ typedef struct {
 
 typedef struct {
     int tokens;
-    int groups;          /* of VT_TILE slots; the same groups serve queries and keys */
-    int32_t *token;      /* [groups * VT_TILE] the token in each slot, -1 for padding */
-    uint32_t *start;     /* [groups + 1] first tile of each query group */
-    uint32_t *tile;      /* [start[groups]] key group; | VT_TILE_FULL: every pair of real slots is on */
-    uint32_t *bits_at;   /* [start[groups]] index into bits, meaningless for full tiles */
-    uint16_t (*bits)[VT_TILE]; /* partial tiles: bit k of bits[t][q] = query slot q sees key slot k */
+    int groups;      /* of VT_TILE slots; the same groups serve queries and keys */
+    int32_t *token;  /* [groups * VT_TILE] the token in each slot, -1 for padding */
+    uint32_t *start; /* [groups + 1] first tile of each query group */
+    uint32_t *tile;  /* [start[groups]] key group; | VT_TILE_FULL: every pair of real slots is on */
+    uint32_t *bits_at; /* [start[groups]] index into bits, meaningless for full tiles */
+    uint16_t (
+        *bits)[VT_TILE]; /* partial tiles: bit k of bits[t][q] = query slot q sees key slot k */
     size_t partial;      /* number of partial tiles */
     size_t bytes;
 } vt_tiles;

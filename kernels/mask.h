@@ -34,13 +34,13 @@ static inline size_t vt_mask_words(int tokens)
 /* What is counted once per distinct mask; everything that dispatch and reports need. */
 typedef struct {
     int tokens;
-    int64_t nnz;            /* allowed pairs */
-    double density;         /* nnz / N^2 */
-    int empty_rows;         /* rows with no allowed key */
-    int row_min, row_max;   /* allowed keys of the barest and the fullest row */
+    int64_t nnz;          /* allowed pairs */
+    double density;       /* nnz / N^2 */
+    int empty_rows;       /* rows with no allowed key */
+    int row_min, row_max; /* allowed keys of the barest and the fullest row */
     double row_mean;
-    double occupancy[3];    /* share of 16x16, 32x32, 64x64 tiles in token order that hold a pair */
-    uint64_t hash[2];       /* of all rows: equal masks have equal hashes */
+    double occupancy[3]; /* share of 16x16, 32x32, 64x64 tiles in token order that hold a pair */
+    uint64_t hash[2];    /* of all rows: equal masks have equal hashes */
 } vt_mask_stats;
 
 extern const int vt_occupancy_tile[3]; /* 16, 32, 64 */

@@ -12,10 +12,10 @@
 #include <stdint.h>
 
 typedef enum { /* the values are the program's exit statuses */
-    VT_OK = 0,
-    VT_MACHINE = 1, /* memory, disk, device, a read that fails after opening */
-    VT_USAGE = 2,   /* unknown option, bad value, impossible combination */
-    VT_INPUT = 3,   /* a given file is absent, broken or does not fit */
+               VT_OK = 0,
+               VT_MACHINE = 1, /* memory, disk, device, a read that fails after opening */
+               VT_USAGE = 2,   /* unknown option, bad value, impossible combination */
+               VT_INPUT = 3,   /* a given file is absent, broken or does not fit */
 } vt_code;
 
 typedef struct {

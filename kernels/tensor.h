@@ -13,7 +13,7 @@ static inline size_t vt_dtype_bytes(vt_dtype t)
 }
 
 typedef struct {
-    void *p;        /* [rows, cols], rows contiguous; host memory or the device's */
+    void *p; /* [rows, cols], rows contiguous; host memory or the device's */
     vt_dtype type;
     size_t rows;
     int cols;

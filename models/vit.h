@@ -47,6 +47,9 @@ typedef struct {
 int vit_check(const vit_config *cfg, const st_reader *r, const char *path, vt_dtype dtype,
               size_t *bytes, vt_status *st);
 
+/* Fills cfg, dev and the sizes that follow from cfg; no weights. */
+void vit_shape(vit_model *m, const vit_config *cfg, vt_device *dev);
+
 /* Reads, converts and packs all weights for products of about `images` images a forward, tensor by
  * tensor: never two copies of the weights at a time. On failure *m is left freed. */
 int vit_load(vit_model *m, const vit_config *cfg, const st_reader *r, const char *path,

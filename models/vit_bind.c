@@ -421,7 +421,7 @@ static int stages(walk *w)
     return w->stage && w->bias && w->gamma ? 0 : -1;
 }
 
-static void shape_model(vit_model *m, const vit_config *c, vt_device *dev)
+void vit_shape(vit_model *m, const vit_config *c, vt_device *dev)
 {
     *m = (vit_model){.cfg = *c, .dev = dev};
     m->grid_h = c->img_h / c->patch_h;
@@ -436,7 +436,7 @@ int vit_load(vit_model *m, const vit_config *cfg, const st_reader *r, const char
              vt_device *dev, int images, vt_status *st)
 {
     walk w = {.r = r, .path = path, .cfg = cfg, .dtype = dev->dtype, .st = st};
-    shape_model(m, cfg, dev);
+    vit_shape(m, cfg, dev);
     if (check(&w))
         return -1;
     w.dev = dev;

@@ -1,0 +1,309 @@
+/* Opening a model: configuration, device, weights, masks, plans; and telling what was opened.
+ * Everything is decided here; contexts (run.c) only run. */
+#include "engine/session.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "weights_tools/timm_archs.h"
+
+int vitrun_fail(vitrun_error *err, const vt_status *st)
+{
+    err->code = (vitrun_code)st->code;
+    memcpy(err->message, st->text, sizeof err->message);
+    return -1;
+}
+
+_Static_assert(sizeof(((vitrun_error *)0)->message) == sizeof(((vt_status *)0)->text),
+               "the two error texts have one length");
+
+const char *vitrun_version(void)
+{
+    return VITRUN_VERSION;
+}
+
+void vitrun_options_init(vitrun_options *options)
+{
+    *options = (vitrun_options){.size = sizeof *options, .density_threshold = -1, .device = "auto"};
+}
+
+/* ---- the device ---- */
+
+static int usable_cores(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
+        return CPU_COUNT(&set);
+    return 1;
+}
+
+const char *vitrun_dtype_name(vt_dtype t)
+{
+    return t == VT_F32 ? "fp32" : t == VT_BF16 ? "bf16" : "fp16";
+}
+
+vt_device *vitrun_device_open(const char *device, const char *dtype, int threads, vt_status *st)
+{
+    vt_dtype type = VT_F32;
+    if (device && strcmp(device, "auto") && strcmp(device, "cpu")) {
+        if (!strncmp(device, "cuda", 4) && (!device[4] || device[4] == ':'))
+            vt_fail(st, VT_MACHINE, "device %s: this build has no CUDA (use --device cpu)", device);
+        else
+            vt_fail(st, VT_USAGE, "device \"%s\" is unknown (expected auto or cpu)", device);
+        return NULL;
+    }
+    if (dtype && !strcmp(dtype, "bf16"))
+        type = VT_BF16;
+    else if (dtype && strcmp(dtype, "fp32")) {
+        bool gpu_only = !strcmp(dtype, "fp16") || !strcmp(dtype, "tf32");
+        vt_fail(st, VT_USAGE, "dtype %s%s (expected fp32 or bf16)", dtype,
+                gpu_only ? ": the CPU cannot do it" : " is unknown");
+        return NULL;
+    }
+    if (threads < 0 || threads > 1024) {
+        vt_fail(st, VT_USAGE, "%d threads (expected 1 to 1024)", threads);
+        return NULL;
+    }
+    return vt_cpu_open(type, threads ? threads : usable_cores(), st);
+}
+
+/* ---- steps of opening ---- */
+
+static int load_config(vitrun_model *m, const vitrun_options *o, const st_reader *r, vt_status *st)
+{
+    timm_options opt = {.config = o->config,
+                        .arch = o->arch,
+                        .set = o->set,
+                        .sets = o->set_count,
+                        .img_h = o->image_height,
+                        .img_w = o->image_width,
+                        .labels = o->labels};
+    return timm_config_load(&m->cfg, o->weights, r, &opt, st);
+}
+
+static int check_memory(const vitrun_model *m, uint64_t needed, const char *what, vt_status *st)
+{
+    if (m->max_memory && needed > m->max_memory)
+        return vt_fail(st, VT_MACHINE,
+                       "%s: more memory than --max-memory allows (expected at most %.1f MiB, "
+                       "needed %.1f MiB)",
+                       what, (double)m->max_memory / 1048576, (double)needed / 1048576);
+    return 0;
+}
+
+static int load_weights(vitrun_model *m, const vitrun_options *o, const st_reader *r, vt_status *st)
+{
+    size_t bytes;
+    if (vit_check(&m->cfg.vit, r, o->weights, m->dev->dtype, &bytes, st))
+        return -1;
+    vit_shape(&m->vit, &m->cfg.vit, m->dev);
+    if (check_memory(m, bytes + vit_acts_bytes(&m->vit, m->planned_images), o->weights, st))
+        return -1;
+    return vit_load(&m->vit, &m->cfg.vit, r, o->weights, m->dev, m->planned_images, st);
+}
+
+static int load_masks(vitrun_model *m, const vitrun_options *o, vt_status *st)
+{
+    const vit_config *c = &m->cfg.vit;
+    vt_mask_shape shape = {.layers = c->layers,
+                           .heads = c->heads,
+                           .prefix = m->vit.prefix,
+                           .grid_h = m->vit.grid_h,
+                           .grid_w = m->vit.grid_w};
+    if (!o->mask_config && !o->mask_count)
+        return 0;
+    m->masks = vt_masks_load(o->mask_config, o->masks, o->mask_count, &shape, m->dev->threads, st);
+    return m->masks ? 0 : -1;
+}
+
+static int plan(vitrun_model *m, const vitrun_options *o, vt_status *st)
+{
+    double threshold = o->density_threshold;
+    if (threshold < 0)
+        threshold =
+            m->masks && m->masks->density_threshold >= 0 ? m->masks->density_threshold : 0.30;
+    if (!(threshold <= 1))
+        return vt_fail(st, VT_USAGE, "density threshold %g (expected 0 to 1)", threshold);
+    if (o->kernel && !vt_attn_known_kernel(o->kernel))
+        return vt_fail(
+            st, VT_USAGE,
+            "kernel \"%s\" is unknown (expected reference, dense, sparse, tiles or rows)",
+            o->kernel);
+    m->info.density_threshold = threshold;
+    vt_plan_setup setup = {
+        .heads = m->cfg.vit.heads,
+        .head_dim = m->vit.head_dim,
+        .images = m->planned_images,
+        .dev = m->dev,
+        .threads = m->dev->threads,
+        .wish = {.rule = o->dispatch == VITRUN_DISPATCH_DENSITY ? VT_RULE_DENSITY : VT_RULE_AUTO,
+                 .threshold = threshold,
+                 .kernel = o->kernel},
+        .wish_threshold_wins = o->density_threshold >= 0};
+    return vt_plans_build(&m->plans, m->masks, m->cfg.vit.layers, m->vit.tokens, &setup, st);
+}
+
+/* Masks that leave rows empty work, but rarely mean what their author meant. */
+static int warn(vitrun_model *m, vt_status *st)
+{
+    m->warning = vt_alloc((size_t)m->plans.groups, sizeof *m->warning, "warnings", st);
+    if (!m->warning)
+        return -1;
+    for (int i = 0; i < m->plans.groups; i++) {
+        const vitrun_layer *l = &m->plans.group[i].pub;
+        char text[256];
+        if (!l->empty_rows)
+            continue;
+        snprintf(
+            text, sizeof text,
+            "layer %d, heads %s: %d of %d rows of the mask are empty; attention gives zeros there",
+            l->layer, l->heads, l->empty_rows, l->tokens);
+        if (!(m->warning[m->warnings] = vt_strdup(text, st)))
+            return -1;
+        m->warnings++;
+    }
+    return 0;
+}
+
+static int describe(vitrun_model *m, vt_status *st)
+{
+    const vit_config *c = &m->cfg.vit;
+    vitrun_info *i = &m->info;
+    m->facts = vt_alloc((size_t)m->cfg.facts, sizeof *m->facts, "model card", st);
+    if (!m->facts)
+        return -1;
+    for (int f = 0; f < m->cfg.facts; f++)
+        m->facts[f] = (vitrun_fact){m->cfg.fact[f].name, m->cfg.fact[f].value,
+                                    vt_origin_name(m->cfg.fact[f].origin)};
+    i->size = sizeof *i;
+    i->architecture = c->architecture;
+    i->layers = c->layers, i->heads = c->heads, i->head_dim = m->vit.head_dim;
+    i->width = c->width, i->hidden = c->hidden;
+    i->tokens = m->vit.tokens, i->prefix_tokens = m->vit.prefix;
+    i->grid_h = m->vit.grid_h, i->grid_w = m->vit.grid_w;
+    i->image_height = c->img_h, i->image_width = c->img_w, i->channels = c->channels;
+    i->classes = c->classes, i->outputs = m->vit.outputs;
+    i->parameters = m->vit.parameters;
+    i->device = m->dev->ops->name, i->dtype = vitrun_dtype_name(m->dev->dtype);
+    i->threads = m->dev->threads;
+    i->facts = m->facts, i->fact_count = m->cfg.facts;
+    return 0;
+}
+
+/* All steps, in the order in which a user's mistakes are cheapest to find. */
+static int open_model(vitrun_model *m, const vitrun_options *o, vt_status *st)
+{
+    st_reader *r;
+    if (!o->weights)
+        return vt_fail(st, VT_USAGE, "--weights is missing");
+    if (!(m->dev = vitrun_device_open(o->device, o->dtype, o->threads, st)))
+        return -1;
+    if (!(r = st_open(o->weights, st)))
+        return -1;
+    int failed = load_config(m, o, r, st) || load_weights(m, o, r, st) ? -1 : 0;
+    st_close(r);
+    if (failed || load_masks(m, o, st) || plan(m, o, st) || warn(m, st) || describe(m, st))
+        return -1;
+    vitrun_memory memory;
+    vitrun_error err;
+    if (vitrun_memory_plan(m, m->planned_images, &memory, &err))
+        return vt_fail(st, (vt_code)err.code, "%s", err.message);
+    return check_memory(m, memory.peak_bytes, o->weights, st);
+}
+
+vitrun_model *vitrun_open(const vitrun_options *options, vitrun_error *err)
+{
+    double start = vt_now_ms();
+    vt_status st = {0};
+    vitrun_model *m = NULL;
+    if (options->size != sizeof *options)
+        vt_fail(&st, VT_USAGE,
+                "vitrun_options has size %zu (expected %zu: the program was built "
+                "with another vitrun.h)",
+                options->size, sizeof *options);
+    else if (options->batch < 0)
+        vt_fail(&st, VT_USAGE, "batch %d (expected at least 1)", options->batch);
+    else
+        m = vt_alloc(1, sizeof *m, "model", &st);
+    if (m) {
+        m->planned_images = options->batch ? options->batch : 1;
+        m->max_memory = options->max_memory;
+        if (open_model(m, options, &st)) {
+            vitrun_close(m);
+            m = NULL;
+        }
+    }
+    if (!m) {
+        vitrun_fail(err, &st);
+        return NULL;
+    }
+    m->info.load_ms = vt_now_ms() - start;
+    return m;
+}
+
+void vitrun_close(vitrun_model *m)
+{
+    if (!m)
+        return;
+    for (int i = 0; i < m->warnings; i++)
+        vt_free(m->warning[i]);
+    vt_free(m->warning);
+    vt_free(m->facts);
+    vt_plans_free(&m->plans);
+    vt_masks_free(m->masks);
+    if (m->vit.dev)
+        vit_free(&m->vit);
+    if (m->dev)
+        m->dev->ops->close(m->dev);
+    timm_config_free(&m->cfg);
+    vt_free(m);
+}
+
+/* ---- what was opened ---- */
+
+const vitrun_info *vitrun_info_get(const vitrun_model *m)
+{
+    return &m->info;
+}
+
+const char *vitrun_label(const vitrun_model *m, int index)
+{
+    return index >= 0 && index < m->cfg.labels ? m->cfg.label[index] : NULL;
+}
+
+int vitrun_layer_count(const vitrun_model *m)
+{
+    return m->plans.groups;
+}
+
+const vitrun_layer *vitrun_layer_at(const vitrun_model *m, int i)
+{
+    return i >= 0 && i < m->plans.groups ? &m->plans.group[i].pub : NULL;
+}
+
+int vitrun_warning_count(const vitrun_model *m)
+{
+    return m->warnings;
+}
+
+const char *vitrun_warning_at(const vitrun_model *m, int i)
+{
+    return i >= 0 && i < m->warnings ? m->warning[i] : NULL;
+}
+
+int vitrun_architecture_at(int i, vitrun_architecture *out)
+{
+    if (i < 0 || i >= timm_arch_count)
+        return -1;
+    const timm_arch *a = &timm_archs[i];
+    *out = (vitrun_architecture){.name = a->name,
+                                 .layers = a->vit.layers,
+                                 .heads = a->vit.heads,
+                                 .width = a->vit.width,
+                                 .image_height = a->vit.img_h,
+                                 .image_width = a->vit.img_w,
+                                 .patch = a->vit.patch_h,
+                                 .missing = a->unsupported};
+    return 0;
+}

@@ -1,0 +1,253 @@
+/* Masks -> statistics -> dispatch -> layouts -> plans: see plan.h. The arithmetic of the choice is
+ * kernels/dispatch.c's, the layouts are kernels/layout.c's. */
+#include "engine/plan.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- layouts ---- */
+
+int vt_planned_layout(vt_planned_mask *m, vt_attn_kernel kernel, int threads, uint64_t *bytes,
+                      vt_status *st)
+{
+    uint64_t before = vt_layout_bytes(m, kernel);
+    switch (kernel) {
+    case VT_ATTN_TILES:
+        if (!m->sparse && !(m->sparse = vt_tiles_build(m->mask, threads, st)))
+            return -1;
+        break;
+    case VT_ATTN_ROWS:
+        if (!m->csr && !(m->csr = vt_csr_build(m->mask, threads, st)))
+            return -1;
+        break;
+    default:
+        if (!m->bitmap && !(m->bitmap = vt_bitmap_build(m->mask, threads, st)))
+            return -1;
+    }
+    if (bytes)
+        *bytes += vt_layout_bytes(m, kernel) - before;
+    return 0;
+}
+
+uint64_t vt_layout_bytes(const vt_planned_mask *m, vt_attn_kernel kernel)
+{
+    switch (kernel) {
+    case VT_ATTN_TILES:
+        return m->sparse ? m->sparse->bytes : 0;
+    case VT_ATTN_ROWS:
+        return m->csr ? m->csr->bytes : 0;
+    default:
+        return m->bitmap ? m->bitmap->bytes : 0;
+    }
+}
+
+void vt_group_use(vt_attn_group *g, vt_attn_kernel kernel, const vt_planned_mask *m)
+{
+    g->kernel = kernel;
+    g->bitmap = m ? m->bitmap : NULL;
+    g->tiles = m ? m->sparse : NULL;
+    g->csr = m ? m->csr : NULL;
+}
+
+/* ---- distinct masks ---- */
+
+/* The index of the distinct mask that `mask` equals, counting it if it is new; -1 on failure. */
+static int distinct(vt_plans *p, const vt_mask *mask, int threads, vt_status *st)
+{
+    for (int i = 0; i < p->masks; i++)
+        if (p->mask[i].mask == mask)
+            return i;
+    vt_planned_mask *m = &p->mask[p->masks];
+    m->mask = mask;
+    if (vt_mask_count(mask, threads, &m->stats, st))
+        return -1;
+    for (int i = 0; i < p->masks; i++)
+        if (!memcmp(p->mask[i].stats.hash, m->stats.hash, sizeof m->stats.hash) &&
+            p->mask[i].stats.nnz == m->stats.nnz)
+            return i;
+    if (vt_tiles_count(mask, threads, &m->tiles, st))
+        return -1;
+    return p->masks++;
+}
+
+/* ---- texts ---- */
+
+/* "0-3,5": ascending heads as ranges. */
+static char *heads_text(const uint16_t *head, int heads, vt_status *st)
+{
+    size_t room = 12 * (size_t)heads + 1, n = 0;
+    char *text = vt_alloc(room, 1, "head list", st);
+    for (int i = 0; text && i < heads;) {
+        int j = i;
+        while (j + 1 < heads && head[j + 1] == head[j] + 1)
+            j++;
+        n += (size_t)snprintf(text + n, room - n, "%s%d", i ? "," : "", head[i]);
+        if (j > i)
+            n += (size_t)snprintf(text + n, room - n, "-%d", head[j]);
+        i = j + 1;
+    }
+    return text;
+}
+
+/* What does not depend on kernels. */
+static void describe(vt_planned_group *g, int layer, int tokens, const vt_mask_stats *s)
+{
+    vitrun_layer *l = &g->pub;
+    *l = (vitrun_layer){.layer = layer, .heads = g->heads, .mask = g->mask_text};
+    l->tokens = tokens;
+    l->nnz = s ? s->nnz : (int64_t)tokens * tokens;
+    l->density = s ? s->density : 1;
+    l->empty_rows = s ? s->empty_rows : 0;
+    l->row_min = s ? s->row_min : tokens;
+    l->row_max = s ? s->row_max : tokens;
+    l->row_mean = s ? s->row_mean : tokens;
+    for (int i = 0; i < 3; i++)
+        l->occupancy[i] = s ? s->occupancy[i] : 1;
+    l->reason = g->reason;
+    l->candidates = g->candidate;
+}
+
+/* ---- one group ---- */
+
+static vt_attn_wish layer_wish(const vt_plan_setup *setup, const vt_layer_masks *layer)
+{
+    vt_attn_wish wish = setup->wish;
+    if (layer && layer->density_threshold >= 0 && !setup->wish_threshold_wins)
+        wish.threshold = layer->density_threshold;
+    if (layer && layer->kernel && !wish.kernel)
+        wish.kernel = layer->kernel;
+    return wish;
+}
+
+static int choose(vt_plans *p, vt_planned_group *g, vt_attn_group *to, const vt_plan_setup *setup,
+                  const vt_layer_masks *layer, vt_status *st)
+{
+    vt_planned_mask *m = g->mask < 0 ? NULL : &p->mask[g->mask];
+    vt_attn_wish wish = layer_wish(setup, layer);
+    vt_attn_work work = {.images = setup->images,
+                         .heads = to->heads,
+                         .tokens = g->pub.tokens,
+                         .head_dim = setup->head_dim,
+                         .threads = setup->threads,
+                         .masked = m != NULL,
+                         .nnz = g->pub.nnz,
+                         .tiles = m ? m->tiles : 0};
+    vt_attn_choice choice;
+    if (vt_attn_choose(&choice, &wish, &work, setup->dev->ops->attention_costs(setup->dev), st))
+        return -1;
+    if (m && vt_planned_layout(m, choice.kernel, setup->threads, &p->mask_bytes, st))
+        return -1;
+    vt_group_use(to, choice.kernel, m);
+    memcpy(g->reason, choice.reason, sizeof g->reason);
+    g->pub.threshold = wish.threshold;
+    g->pub.kernel = vt_attn_kernel_name(choice.kernel);
+    g->pub.predicted_ms = choice.ms[choice.kernel];
+    g->pub.mask_bytes = m ? vt_layout_bytes(m, choice.kernel) : 0;
+    for (int k = 0; k < VT_ATTN_KERNELS; k++) {
+        bool serves = m || k == VT_ATTN_DENSE || k == VT_ATTN_REFERENCE;
+        if (serves)
+            g->candidate[g->pub.candidate_count++] =
+                (vitrun_candidate){vt_attn_kernel_name((vt_attn_kernel)k), choice.ms[k]};
+    }
+    return 0;
+}
+
+/* Scratch of this group alone, at the planned number of images. */
+static uint64_t group_work_bytes(const vt_attn_plan *plan, int i, const vt_plan_setup *setup)
+{
+    vt_attn_plan alone = *plan;
+    alone.group = &plan->group[i];
+    alone.groups = 1;
+    return setup->dev->ops->attention_scratch(setup->dev, &alone, setup->images);
+}
+
+static int add_group(vt_plans *p, int layer, int tokens, const vt_mask_group *from,
+                     const vt_layer_masks *layer_masks, vt_attn_group *to,
+                     const vt_plan_setup *setup, vt_status *st)
+{
+    vt_planned_group *g = &p->group[p->groups++];
+    g->mask = from->mask ? distinct(p, from->mask, setup->threads, st) : -1;
+    if (from->mask && g->mask < 0)
+        return -1;
+    g->heads = heads_text(from->head, from->heads, st);
+    g->mask_text = g->heads ? vt_strdup(from->text, st) : NULL;
+    to->heads = from->heads;
+    to->head = vt_alloc((size_t)from->heads, sizeof *to->head, "head list", st);
+    if (!g->mask_text || !to->head)
+        return -1;
+    memcpy(to->head, from->head, sizeof *to->head * (size_t)from->heads);
+    describe(g, layer, tokens, g->mask < 0 ? NULL : &p->mask[g->mask].stats);
+    return setup->dev ? choose(p, g, to, setup, layer_masks, st) : 0;
+}
+
+/* ---- all layers ---- */
+
+static int plan_layer(vt_plans *p, int i, int tokens, const vt_layer_masks *masks,
+                      const vt_plan_setup *setup, vt_status *st)
+{
+    vt_attn_plan *plan = &p->plan[i];
+    uint16_t all[UINT16_MAX];
+    for (int h = 0; h < setup->heads; h++)
+        all[h] = (uint16_t)h;
+    vt_mask_group dense = {.head = all, .heads = setup->heads, .text = "dense"};
+    const vt_mask_group *from = masks ? masks->group : &dense;
+    int groups = masks ? masks->groups : 1, first = p->groups;
+
+    *plan = (vt_attn_plan){.tokens = tokens, .heads = setup->heads, .head_dim = setup->head_dim};
+    plan->scale = 1 / sqrtf((float)setup->head_dim);
+    plan->group = vt_alloc((size_t)groups, sizeof *plan->group, "attention plan", st);
+    if (!plan->group)
+        return -1;
+    for (int g = 0; g < groups; g++) {
+        plan->groups = g + 1;
+        if (add_group(p, i, tokens, &from[g], masks, &plan->group[g], setup, st))
+            return -1;
+    }
+    for (int g = 0; g < groups && setup->dev; g++)
+        p->group[first + g].pub.work_bytes = group_work_bytes(plan, g, setup);
+    p->of[i] = plan;
+    return 0;
+}
+
+int vt_plans_build(vt_plans *out, const vt_masks *masks, int layers, int tokens,
+                   const vt_plan_setup *setup, vt_status *st)
+{
+    int groups = 0;
+    *out = (vt_plans){.layers = layers};
+    for (int i = 0; i < layers; i++)
+        groups += masks ? masks->layer[i].groups : 1;
+    out->plan = vt_alloc((size_t)layers, sizeof *out->plan, "attention plans", st);
+    out->of = vt_alloc((size_t)layers, sizeof *out->of, "attention plans", st);
+    out->group = vt_alloc((size_t)groups, sizeof *out->group, "attention plans", st);
+    out->mask = vt_alloc(masks ? (size_t)masks->masks : 0, sizeof *out->mask, "masks", st);
+    bool failed = !out->plan || !out->of || !out->group || !out->mask;
+    for (int i = 0; i < layers && !failed; i++)
+        failed = plan_layer(out, i, tokens, masks ? &masks->layer[i] : NULL, setup, st) != 0;
+    if (failed)
+        vt_plans_free(out);
+    return failed ? -1 : 0;
+}
+
+void vt_plans_free(vt_plans *p)
+{
+    for (int i = 0; p->plan && i < p->layers; i++) {
+        for (int g = 0; g < p->plan[i].groups; g++)
+            vt_free(p->plan[i].group[g].head);
+        vt_free(p->plan[i].group);
+    }
+    for (int i = 0; i < p->groups; i++) {
+        vt_free(p->group[i].heads);
+        vt_free(p->group[i].mask_text);
+    }
+    for (int i = 0; i < p->masks; i++) {
+        vt_bitmap_free(p->mask[i].bitmap);
+        vt_tiles_free(p->mask[i].sparse);
+        vt_csr_free(p->mask[i].csr);
+    }
+    vt_free(p->plan);
+    vt_free(p->of);
+    vt_free(p->group);
+    vt_free(p->mask);
+    *p = (vt_plans){0};
+}
