@@ -173,6 +173,7 @@ static int add_group(vt_plans *p, int layer, int tokens, const vt_mask_group *fr
     g->heads = heads_text(from->head, from->heads, st);
     g->mask_text = g->heads ? vt_strdup(from->text, st) : NULL;
     to->heads = from->heads;
+    to->name = g->heads;
     to->head = vt_alloc((size_t)from->heads, sizeof *to->head, "head list", st);
     if (!g->mask_text || !to->head)
         return -1;

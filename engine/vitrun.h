@@ -40,10 +40,10 @@ extern "C" {
 
 /* ---- errors ---- */
 typedef enum { /* also the exit statuses of the program */
-    VITRUN_OK = 0,
-    VITRUN_MACHINE = 1, /* memory, disk, device, a read that fails after opening */
-    VITRUN_USAGE = 2,   /* an option's value is wrong, an impossible combination */
-    VITRUN_INPUT = 3    /* a given file is absent, broken, or does not fit */
+               VITRUN_OK = 0,
+               VITRUN_MACHINE = 1, /* memory, disk, device, a read that fails after opening */
+               VITRUN_USAGE = 2,   /* an option's value is wrong, an impossible combination */
+               VITRUN_INPUT = 3    /* a given file is absent, broken, or does not fit */
 } vitrun_code;
 
 typedef struct {
@@ -61,24 +61,24 @@ typedef enum { VITRUN_DISPATCH_AUTO, VITRUN_DISPATCH_DENSITY } vitrun_dispatch;
 
 typedef struct {
     size_t size;
-    const char *weights;          /* .safetensors file or hub folder */
-    const char *config;           /* config.json, or NULL: beside the weights */
-    const char *arch;             /* timm architecture name, or NULL */
-    const char *const *set;       /* KEY=VALUE overrides of model_args / pretrained_cfg */
+    const char *weights;    /* .safetensors file or hub folder */
+    const char *config;     /* config.json, or NULL: beside the weights */
+    const char *arch;       /* timm architecture name, or NULL */
+    const char *const *set; /* KEY=VALUE overrides of model_args / pretrained_cfg */
     int set_count;
     int image_height, image_width; /* run at this size; 0: the model's own */
-    const char *mask_config;      /* JSON file, or NULL */
-    const char *const *masks;     /* '[LAYERS:] EXPR' texts; each replaces its layers' entry */
+    const char *mask_config;       /* JSON file, or NULL */
+    const char *const *masks;      /* '[LAYERS:] EXPR' texts; each replaces its layers' entry */
     int mask_count;
-    double density_threshold;     /* < 0: the mask configuration's, else 0.30 */
+    double density_threshold; /* < 0: the mask configuration's, else 0.30 */
     vitrun_dispatch dispatch;
-    const char *kernel;           /* force: "reference", "dense", "sparse", "tiles", "rows"; NULL */
-    const char *device;           /* "auto", "cpu" */
-    const char *dtype;            /* "fp32", "bf16"; NULL: fp32 on the CPU */
-    int threads;                  /* 0: the cores that this process may use */
-    int batch;                    /* images a forward pass that dispatch plans for; 0: 1 */
-    const char *labels;           /* file of class names, one a line, or NULL */
-    uint64_t max_memory;          /* bytes; 0: no limit. Refused before allocating when exceeded */
+    const char *kernel;  /* force: "reference", "dense", "sparse", "tiles", "rows"; NULL */
+    const char *device;  /* "auto", "cpu" */
+    const char *dtype;   /* "fp32", "bf16"; NULL: fp32 on the CPU */
+    int threads;         /* 0: the cores that this process may use */
+    int batch;           /* images a forward pass that dispatch plans for; 0: 1 */
+    const char *labels;  /* file of class names, one a line, or NULL */
+    uint64_t max_memory; /* bytes; 0: no limit. Refused before allocating when exceeded */
 } vitrun_options;
 
 typedef struct vitrun_model vitrun_model;
@@ -98,8 +98,8 @@ typedef struct {
     int layers, heads, head_dim, width, hidden;
     int tokens, prefix_tokens, grid_h, grid_w;
     int image_height, image_width, channels;
-    int classes;          /* 0: no head */
-    int outputs;          /* length of the logits: classes, or the features' where classes is 0 */
+    int classes; /* 0: no head */
+    int outputs; /* length of the logits: classes, or the features' where classes is 0 */
     uint64_t parameters;
     const char *device, *dtype;
     int threads;
@@ -128,8 +128,8 @@ typedef struct {
 
 typedef struct {
     int layer;
-    const char *heads;   /* "0-11", "0,2-3" */
-    const char *mask;    /* the expression as written; "dense" */
+    const char *heads; /* "0-11", "0,2-3" */
+    const char *mask;  /* the expression as written; "dense" */
     int tokens, empty_rows, row_min, row_max;
     double row_mean, density;
     int64_t nnz;
@@ -150,12 +150,12 @@ VITRUN_API const char *vitrun_warning_at(const vitrun_model *model, int i);
 
 /* ---- memory, planned: what a context of `batch` images will hold ---- */
 typedef struct {
-    uint64_t peak_bytes;        /* all of the below */
+    uint64_t peak_bytes; /* all of the below */
     uint64_t weights_bytes;
     uint64_t activations_bytes;
-    uint64_t masks_bytes;       /* layouts, each distinct one once */
-    uint64_t attention_bytes;   /* scratch of the attention kernels */
-    uint64_t scratch_bytes;     /* everything else: input, staging, matrix library */
+    uint64_t masks_bytes;     /* layouts, each distinct one once */
+    uint64_t attention_bytes; /* scratch of the attention kernels */
+    uint64_t scratch_bytes;   /* everything else: input, staging, matrix library */
 } vitrun_memory;
 VITRUN_API int vitrun_memory_plan(const vitrun_model *model, int batch, vitrun_memory *memory,
                                   vitrun_error *err);
@@ -189,7 +189,7 @@ VITRUN_API void vitrun_context_close(vitrun_context *context); /* NULL is fine *
 /* The input buffer [batch, channels, image_height, image_width], to be filled by the caller. */
 VITRUN_API float *vitrun_context_input(vitrun_context *context);
 
-typedef struct { /* each may be NULL; caller's memory, fp32 */
+typedef struct {     /* each may be NULL; caller's memory, fp32 */
     float *logits;   /* [count, outputs] */
     float *features; /* [count, width]: pooled, before the head (timm's pre_logits) */
     float *tokens;   /* [count, tokens, width]: after the final norm (timm's forward_features) */
@@ -216,7 +216,7 @@ VITRUN_API void vitrun_profile_at(const vitrun_context *context, int i, vitrun_p
 typedef struct {
     int layer;
     const char *heads;
-    const char *a, *b;        /* kernels compared; a is "reference" */
+    const char *a, *b;         /* kernels compared; a is "reference" */
     double max_error, allowed; /* of the attention's output, on the same q, k, v */
 } vitrun_check_pair;
 typedef struct vitrun_check vitrun_check;
@@ -232,7 +232,7 @@ VITRUN_API void vitrun_check_free(vitrun_check *check);
 typedef struct {
     size_t size;
     int grid_h, grid_w, prefix;
-    int layers, heads;         /* 0: as many as the configuration names (1 for a bare expression) */
+    int layers, heads; /* 0: as many as the configuration names (1 for a bare expression) */
     const char *mask_config;
     const char *const *masks;
     int mask_count;
@@ -264,8 +264,8 @@ VITRUN_API int vitrun_masks_save(const vitrun_masks *masks, const char *path, vi
 typedef struct {
     size_t size;
     int heads, tokens, head_dim, batch;
-    int grid_h, grid_w;        /* 0: the squarest grid of tokens or tokens - 1 (then one prefix) */
-    const char *mask;          /* an expression, or NULL: dense */
+    int grid_h, grid_w;         /* 0: the squarest grid of tokens or tokens - 1 (then one prefix) */
+    const char *mask;           /* an expression, or NULL: dense */
     const char *device, *dtype; /* as in vitrun_options */
     int threads;
 } vitrun_attention_options;
@@ -282,7 +282,7 @@ VITRUN_API int vitrun_attention_prefix(const vitrun_attention *attention);
 VITRUN_API int vitrun_attention_run(vitrun_attention *attention, const char *kernel, double *ms,
                                     vitrun_error *err);
 /* Scratch and mask bytes that the named kernel takes. */
-VITRUN_API int vitrun_attention_memory(const vitrun_attention *attention, const char *kernel,
+VITRUN_API int vitrun_attention_memory(vitrun_attention *attention, const char *kernel,
                                        uint64_t *work_bytes, uint64_t *mask_bytes,
                                        vitrun_error *err);
 

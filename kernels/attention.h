@@ -23,8 +23,9 @@ const char *vt_attn_kernel_name(vt_attn_kernel k); /* "reference", "dense", "til
 
 /* Heads of one layer that share a mask and hence a kernel. The layouts belong to the session. */
 typedef struct {
-    int heads;      /* how many */
-    uint16_t *head; /* [heads] which */
+    int heads;        /* how many */
+    uint16_t *head;   /* [heads] which */
+    const char *name; /* "0-11": for the profile */
     vt_attn_kernel kernel;
     const vt_bitmap *bitmap; /* reference, dense: NULL means every pair is on */
     const vt_tiles *tiles;   /* tiles */

@@ -61,18 +61,27 @@ static double begin(const vt_stream *s)
     return s->profiling ? vt_now_ms() : 0;
 }
 
-static void end(vt_stream *s, const char *op, const char *name, double start, vt_mat y, vt_mat x)
+static void record(vt_stream *s, const char *op, const char *name, double start)
 {
-    if (s->profiling) {
-        double ms = vt_now_ms() - start;
-        vt_profile_entry *e = profile_entry(s, op, name);
-        if (e) {
-            e->ms += ms;
-            e->calls++;
-        }
+    double ms = vt_now_ms() - start;
+    vt_profile_entry *e = profile_entry(s, op, name);
+    if (e) {
+        e->ms += ms;
+        e->calls++;
     }
+}
+
+static void show(vt_stream *s, const char *name, vt_mat y, vt_mat x)
+{
     if (s->observe && s->error.code == VT_OK)
         s->observe(s->observe_user, s, name, y, x);
+}
+
+static void end(vt_stream *s, const char *op, const char *name, double start, vt_mat y, vt_mat x)
+{
+    if (s->profiling)
+        record(s, op, name, start);
+    show(s, name, y, x);
 }
 
 static bool operand(const vt_stream *s, vt_mat m)
@@ -148,6 +157,20 @@ void op_qk_norm(vt_stream *s, vt_mat qkv, int heads, int head_dim, const float *
     end(s, "norm", "qk_norm", t, qkv, qkv);
 }
 
+/* Each head group by itself, so that each has its time. */
+static void profiled_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan)
+{
+    vt_attn_plan alone = *plan;
+    alone.groups = 1;
+    for (int g = 0; g < plan->groups && s->error.code == VT_OK; g++) {
+        double t = begin(s);
+        alone.group = &plan->group[g];
+        s->dev->ops->attention(s, out, qkv, &alone);
+        const char *name = plan->group[g].name;
+        record(s, "attention", name ? name : "all", t);
+    }
+}
+
 void op_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan)
 {
     int width = plan->heads * plan->head_dim;
@@ -159,9 +182,11 @@ void op_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan
         s->dev->ops->prepare_attention(s, plan, s->images, &s->error);
         return;
     }
-    double t = begin(s);
-    s->dev->ops->attention(s, out, qkv, plan);
-    end(s, "attention", "attention", t, out, qkv);
+    if (s->profiling)
+        profiled_attention(s, out, qkv, plan);
+    else
+        s->dev->ops->attention(s, out, qkv, plan);
+    show(s, "attention", out, qkv);
 }
 
 void op_pool(vt_stream *s, vt_mat y, vt_mat x, int tokens, vt_pool how, int first)

@@ -51,6 +51,11 @@ vt_masks *vt_masks_load(const char *config, const char *const *texts, int count,
                         const vt_mask_shape *shape, int threads, vt_status *st);
 void vt_masks_free(vt_masks *m); /* NULL is fine */
 
+/* Where no model says: raises shape->layers and shape->heads that are 0 to what the configuration
+ * and texts name (highest index + 1; 1 where none is named). */
+int vt_masks_extent(const char *config, const char *const *texts, int count, vt_mask_shape *shape,
+                    vt_status *st);
+
 /* Pictures: the N x N matrix (scaled down to at most `side` pixels a side when larger), and what
  * query token `query` sees on the patch grid. RGB, caller frees with vt_free. */
 int vt_mask_draw_matrix(const vt_mask *mask, int side, uint8_t **rgb, int *width, int *height,

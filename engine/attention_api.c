@@ -1,0 +1,209 @@
+/* One attention alone, on fixed random q, k, v: what `vitrun bench --attention` times. */
+#include "engine/session.h"
+
+#include <math.h>
+#include <string.h>
+
+struct vitrun_attention {
+    vt_device *dev;
+    vt_stream *stream;
+    vt_masks *masks;
+    vt_plans plans;
+    int images, prefix;
+    vt_mat qkv, out;
+};
+
+void vitrun_attention_options_init(vitrun_attention_options *options)
+{
+    *options = (vitrun_attention_options){.size = sizeof *options, .batch = 1, .device = "auto"};
+}
+
+/* The squarest grid of all tokens, or of all but one prefix token where that one is a square. */
+static void squarest(int tokens, int *h, int *w, int *prefix)
+{
+    int root = (int)sqrt((double)tokens), less = (int)sqrt((double)tokens - 1);
+    *prefix = root * root != tokens && less > 0 && less * less == tokens - 1;
+    int patches = tokens - *prefix;
+    *h = *prefix ? less : root;
+    while (patches % *h)
+        --*h;
+    *w = patches / *h;
+}
+
+static int check_options(const vitrun_attention_options *o, vt_status *st)
+{
+    if (o->size != sizeof *o)
+        return vt_fail(st, VT_USAGE, "vitrun_attention_options has size %zu (expected %zu)",
+                       o->size, sizeof *o);
+    if (o->heads < 1 || o->heads > 4096 || o->tokens < 1 || o->tokens > 1 << 20 ||
+        o->head_dim < 1 || o->head_dim > 1024 || o->batch < 1 || o->batch > 1 << 16)
+        return vt_fail(st, VT_USAGE,
+                       "attention of %d heads, %d tokens, head width %d, batch %d (expected heads "
+                       "to 4096, tokens to %d, widths to 1024)",
+                       o->heads, o->tokens, o->head_dim, o->batch, 1 << 20);
+    if ((o->grid_h || o->grid_w) &&
+        (o->grid_h < 1 || o->grid_w < 1 || (int64_t)o->grid_h * o->grid_w > o->tokens))
+        return vt_fail(st, VT_USAGE, "grid %dx%d of %d tokens", o->grid_h, o->grid_w, o->tokens);
+    return 0;
+}
+
+/* Uniform values of variance 1 from a counter, the same on every machine. */
+static int fill(vitrun_attention *a, vt_status *st)
+{
+    size_t n = a->qkv.rows * (size_t)a->qkv.cols;
+    float *host = vt_alloc(n, sizeof *host, "qkv", st);
+    if (!host)
+        return -1;
+    uint64_t x = 1;
+    for (size_t i = 0; i < n; i++) {
+        x = x * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        host[i] = ((float)(x >> 40) * 0x1p-24f - 0.5f) * 3.4641016f;
+    }
+    int failed = a->dev->ops->upload(a->dev, a->qkv, host, st);
+    vt_free(host);
+    return failed;
+}
+
+static int plan(vitrun_attention *a, const vitrun_attention_options *o, vt_status *st)
+{
+    vt_mask_shape shape = {
+        .layers = 1, .heads = o->heads, .grid_h = o->grid_h, .grid_w = o->grid_w};
+    if (o->grid_h)
+        shape.prefix = o->tokens - o->grid_h * o->grid_w;
+    else
+        squarest(o->tokens, &shape.grid_h, &shape.grid_w, &shape.prefix);
+    a->prefix = shape.prefix;
+    if (o->mask && !(a->masks = vt_masks_load(NULL, &o->mask, 1, &shape, a->dev->threads, st)))
+        return -1;
+    vt_plan_setup setup = {.heads = o->heads,
+                           .head_dim = o->head_dim,
+                           .images = o->batch,
+                           .dev = a->dev,
+                           .threads = a->dev->threads,
+                           .wish = {.rule = VT_RULE_AUTO, .threshold = 0.30}};
+    return vt_plans_build(&a->plans, a->masks, 1, o->tokens, &setup, st);
+}
+
+static int open_attention(vitrun_attention *a, const vitrun_attention_options *o, vt_status *st)
+{
+    if (check_options(o, st) ||
+        !(a->dev = vitrun_device_open(o->device, o->dtype, o->threads, st)) || plan(a, o, st))
+        return -1;
+    int width = o->heads * o->head_dim;
+    size_t rows = (size_t)o->batch * (size_t)o->tokens;
+    a->images = o->batch;
+    a->qkv = (vt_mat){NULL, a->dev->dtype, rows, 3 * width};
+    a->out = (vt_mat){NULL, a->dev->dtype, rows, width};
+    a->qkv.p = a->dev->ops->alloc(a->dev, vt_mat_bytes(a->qkv), "qkv", st);
+    a->out.p =
+        a->qkv.p ? a->dev->ops->alloc(a->dev, vt_mat_bytes(a->out), "attention output", st) : NULL;
+    a->stream = a->out.p ? a->dev->ops->stream_open(a->dev, st) : NULL;
+    if (!a->stream)
+        return -1;
+    a->stream->images = a->images;
+    return fill(a, st);
+}
+
+vitrun_attention *vitrun_attention_open(const vitrun_attention_options *options, vitrun_error *err)
+{
+    vt_status st = {0};
+    vitrun_attention *a = vt_alloc(1, sizeof *a, "attention", &st);
+    if (a && open_attention(a, options, &st)) {
+        vitrun_attention_close(a);
+        a = NULL;
+    }
+    if (!a)
+        vitrun_fail(err, &st);
+    return a;
+}
+
+void vitrun_attention_close(vitrun_attention *a)
+{
+    if (!a)
+        return;
+    if (a->stream)
+        a->dev->ops->stream_close(a->stream);
+    if (a->qkv.p)
+        a->dev->ops->free(a->dev, a->qkv.p);
+    if (a->out.p)
+        a->dev->ops->free(a->dev, a->out.p);
+    vt_plans_free(&a->plans);
+    vt_masks_free(a->masks);
+    if (a->dev)
+        a->dev->ops->close(a->dev);
+    vt_free(a);
+}
+
+const vitrun_layer *vitrun_attention_layer(const vitrun_attention *a)
+{
+    return &a->plans.group[0].pub;
+}
+
+int vitrun_attention_prefix(const vitrun_attention *a)
+{
+    return a->prefix;
+}
+
+/* ---- one kernel ---- */
+
+/* What "sparse" stands for: the sparse kernel predicted fastest. */
+static const char *fastest_sparse(const vitrun_attention *a)
+{
+    const vitrun_candidate *c = a->plans.group[0].candidate;
+    bool rows = c[VT_ATTN_ROWS].predicted_ms < c[VT_ATTN_TILES].predicted_ms;
+    return vt_attn_kernel_name(rows ? VT_ATTN_ROWS : VT_ATTN_TILES);
+}
+
+/* The plan with every head on the named kernel, its layout built. */
+static int use(vitrun_attention *a, const char *name, vt_attn_plan *plan, vt_attn_group *group,
+               vt_status *st)
+{
+    vt_planned_mask *mask = a->plans.group[0].mask < 0 ? NULL : &a->plans.mask[0];
+    int kernel = 0;
+    if (!strcmp(name, "sparse"))
+        name = fastest_sparse(a);
+    while (kernel < VT_ATTN_KERNELS && strcmp(vt_attn_kernel_name((vt_attn_kernel)kernel), name))
+        kernel++;
+    bool sparse = kernel == VT_ATTN_TILES || kernel == VT_ATTN_ROWS;
+    if (kernel == VT_ATTN_KERNELS || (sparse && !mask))
+        return vt_fail(st, VT_USAGE, "kernel \"%s\"%s", name,
+                       sparse ? " needs a mask"
+                              : " is unknown (expected reference, dense, tiles "
+                                "or rows)");
+    if (mask && vt_planned_layout(mask, (vt_attn_kernel)kernel, a->dev->threads, NULL, st))
+        return -1;
+    *plan = a->plans.plan[0];
+    *group = plan->group[0];
+    plan->group = group;
+    vt_group_use(group, (vt_attn_kernel)kernel, mask);
+    return 0;
+}
+
+int vitrun_attention_run(vitrun_attention *a, const char *kernel, double *ms, vitrun_error *err)
+{
+    vt_status st = {0};
+    vt_attn_plan plan;
+    vt_attn_group group;
+    if (use(a, kernel, &plan, &group, &st) ||
+        a->dev->ops->prepare_attention(a->stream, &plan, a->images, &st))
+        return vitrun_fail(err, &st);
+    double start = vt_now_ms();
+    a->dev->ops->attention(a->stream, a->out, a->qkv, &plan);
+    if (a->dev->ops->finish(a->stream, &st))
+        return vitrun_fail(err, &st);
+    *ms = vt_now_ms() - start;
+    return 0;
+}
+
+int vitrun_attention_memory(vitrun_attention *a, const char *kernel, uint64_t *work_bytes,
+                            uint64_t *mask_bytes, vitrun_error *err)
+{
+    vt_status st = {0};
+    vt_attn_plan plan;
+    vt_attn_group group;
+    if (use(a, kernel, &plan, &group, &st))
+        return vitrun_fail(err, &st);
+    *work_bytes = a->dev->ops->attention_scratch(a->dev, &plan, a->images);
+    *mask_bytes = a->plans.group[0].mask < 0 ? 0 : vt_layout_bytes(&a->plans.mask[0], group.kernel);
+    return 0;
+}

@@ -1,0 +1,121 @@
+/* Pictures and arrays on disk as a caller of the library sees them, and facts about the build. */
+#include "engine/session.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/image/image.h"
+#include "weights_tools/whole_file.h"
+
+/* ---- pictures ---- */
+
+static vitrun_image given(const vt_image *i)
+{
+    return (vitrun_image){.width = i->width, .height = i->height, .rgb = i->rgb};
+}
+
+int vitrun_image_load(vitrun_image *image, const char *path, vitrun_error *err)
+{
+    vt_status st = {0};
+    vt_image i;
+    if (vt_image_load(&i, path, &st))
+        return vitrun_fail(err, &st);
+    *image = given(&i);
+    return 0;
+}
+
+int vitrun_image_decode(vitrun_image *image, const void *bytes, size_t size, const char *name,
+                        vitrun_error *err)
+{
+    vt_status st = {0};
+    vt_image i;
+    if (vt_image_decode(&i, bytes, size, name, &st))
+        return vitrun_fail(err, &st);
+    *image = given(&i);
+    return 0;
+}
+
+void vitrun_image_free(vitrun_image *image)
+{
+    vt_free(image->rgb);
+    *image = (vitrun_image){0};
+}
+
+int vitrun_png_write(const char *path, const uint8_t *rgb, int width, int height, vitrun_error *err)
+{
+    vt_status st = {0};
+    return vt_png_write(path, rgb, width, height, &st) ? vitrun_fail(err, &st) : 0;
+}
+
+int vitrun_preprocess(const vitrun_model *m, const vitrun_image *image, float *out,
+                      vitrun_error *err)
+{
+    vt_status st = {0};
+    const vt_image i = {.width = image->width, .height = image->height, .rgb = image->rgb};
+    if (vt_image_preprocess(out, &i, &m->cfg.pre, m->cfg.vit.channels, &st))
+        return vitrun_fail(err, &st);
+    return 0;
+}
+
+/* ---- arrays: .npy (NumPy format 1.0, little-endian fp32, C order) or .safetensors ---- */
+
+static bool ends_with(const char *path, const char *ending)
+{
+    size_t n = strlen(path), e = strlen(ending);
+    return n >= e && !strcmp(path + n - e, ending);
+}
+
+/* Header: magic, version, length, then a dictionary padded so that the data begins at 64. */
+static size_t npy_header(char out[256], const uint64_t *shape, int rank)
+{
+    char dict[200], dims[120] = "";
+    size_t n = 0;
+    for (int i = 0; i < rank; i++)
+        n += (size_t)snprintf(dims + n, sizeof dims - n, "%llu,%s", (unsigned long long)shape[i],
+                              i + 1 < rank ? " " : "");
+    int length = snprintf(dict, sizeof dict,
+                          "{'descr': '<f4', 'fortran_order': False, 'shape': (%s), }", dims);
+    size_t total = (10 + (size_t)length + 1 + 63) / 64 * 64;
+    memset(out, ' ', 256);
+    memcpy(out, "\x93NUMPY\x01\x00", 8);
+    out[8] = (char)((total - 10) & 0xff);
+    out[9] = (char)((total - 10) >> 8);
+    memcpy(out + 10, dict, (size_t)length);
+    out[total - 1] = '\n';
+    return total;
+}
+
+static int npy_write(const char *path, const float *data, const uint64_t *shape, int rank,
+                     size_t count, vt_status *st)
+{
+    char header[256];
+    vt_file_part part[2] = {{header, npy_header(header, shape, rank)},
+                            {data, count * sizeof *data}};
+    return vt_write_file(path, part, 2, st);
+}
+
+int vitrun_save_f32(const char *path, const char *name, const float *data, const uint64_t *shape,
+                    int rank, vitrun_error *err)
+{
+    vt_status st = {0};
+    st_entry e = {.name = name, .dtype = ST_F32, .rank = rank, .data = data};
+    size_t count = 1;
+    int failed = 0;
+    if (rank < 0 || rank > 4)
+        failed = vt_fail(&st, VT_USAGE, "%s: rank %d (expected 0 to 4)", path, rank);
+    for (int i = 0; !failed && i < rank; i++) {
+        e.shape[i] = shape[i];
+        if (!vt_mul(count, shape[i], &count))
+            failed = vt_fail(&st, VT_USAGE, "%s: shape overflows", path);
+    }
+    if (!failed && ends_with(path, ".npy"))
+        failed = npy_write(path, data, shape, rank, count, &st);
+    else if (!failed && ends_with(path, ".safetensors"))
+        failed = st_write(path, &e, 1, &st);
+    else if (!failed)
+        failed =
+            vt_fail(&st, VT_USAGE,
+                    "%s: what format? (expected a name that ends in .npy or .safetensors)", path);
+    return failed ? vitrun_fail(err, &st) : 0;
+}
