@@ -45,10 +45,10 @@ $(error config=$(config): expected release, debug, sanitize or coverage)
 endif
 
 # ---- sources: every .c of the product; kernels/cpu/isa_*.c once per instruction set ----
-SRC      := $(filter-out %/isa_%,$(wildcard kernels/*.c kernels/cpu/*.c weights_tools/*.c models/*.c \
+ISA_SRC  := $(wildcard kernels/cpu/isa_*.c)
+SRC      := $(filter-out $(ISA_SRC),$(wildcard kernels/*.c kernels/cpu/*.c weights_tools/*.c models/*.c \
             engine/*.c engine/image/*.c engine/masks/*.c engine/experiments/*.c))
 CLI_SRC  := $(wildcard engine/cli/*.c)
-ISA_SRC  := $(wildcard kernels/cpu/isa_*.c)
 ifneq ($(filter x86_64,$(ARCH)),)
 ISAS := generic avx2 avx512
 else
@@ -62,10 +62,11 @@ LIB_OBJ  := $(SRC:%.c=$(OBJ)/%.o) \
 CLI_OBJ  := $(CLI_SRC:%.c=$(OBJ)/%.o)
 
 TEST_SRC := $(sort $(shell find tests -name 'test_*.c'))
-TEST_AUX := $(filter-out $(TEST_SRC),$(shell find tests -maxdepth 2 -name '*.c' ! -path 'tests/fuzz/*'))
+TEST_AUX := $(wildcard tests/oracle.c tests/support*.c)
+BENCH_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/bench_*.c))
 TEST_BIN := $(TEST_SRC:%.c=$(B)/%)
 
-.PHONY: all help setup demo test test-sanitize check-layers format clean
+.PHONY: all bench help setup demo test test-sanitize check-layers format clean
 .SECONDARY:
 all: $(B)/vitrun $(B)/libvitrun.so
 
@@ -104,11 +105,13 @@ $(OBJ)/%.o: %.c
 	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 # ---- tests: one program a file, linked with the static library (internals are visible there) ----
-$(TEST_BIN): $(B)/tests/%: $(OBJ)/tests/%.o $(TEST_AUX:%.c=$(OBJ)/%.o) $(B)/libvitrun.a
+$(TEST_BIN) $(BENCH_BIN): $(B)/tests/%: $(OBJ)/tests/%.o $(TEST_AUX:%.c=$(OBJ)/%.o) $(B)/libvitrun.a
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
 
-test: all $(TEST_BIN)
+bench: $(BENCH_BIN)
+
+test: all $(TEST_BIN) $(BENCH_BIN)
 	@B=$(B) tests/run.sh $(TEST_BIN)
 
 test-sanitize:
