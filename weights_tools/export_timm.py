@@ -62,10 +62,10 @@ def describe_block(block):
     """The switches of one block, as a dict of model_args; refuses what is not timm's plain Block."""
     import torch
     block_kinds = {
-        'ResPostBlock': 'norm after attention and MLP (ResPostBlock)',
-        'ParallelScalingBlock': 'parallel attention and MLP (ParallelScalingBlock)',
+        'ResPostBlock': 'norm after attention and MLP',
+        'ParallelScalingBlock': 'parallel attention and MLP',
         'DiffParallelScalingBlock': 'differential attention',
-        'ParallelThingsBlock': 'parallel blocks (ParallelThingsBlock)',
+        'ParallelThingsBlock': 'parallel blocks',
     }
     if kind(block) != 'Block':
         raise Unsupported(block_kinds.get(kind(block), f'block {kind(block)}'))

@@ -22,7 +22,7 @@ static bool identify(int fd, vt_file_id *id, mode_t *mode)
 static vt_code blame(int error)
 {
     return error == EMFILE || error == ENFILE || error == ENOMEM || error == EIO ? VT_MACHINE
-                                                                                : VT_INPUT;
+                                                                                 : VT_INPUT;
 }
 
 int vt_file_open(const char *path, bool *folder, vt_file_id *id, vt_status *st)

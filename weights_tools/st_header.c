@@ -217,8 +217,12 @@ static int take_unicode(parser *p, char **out)
     size_t at = p->at - 2;
     int c = take_hex4(p);
     if (c >= 0xd800 && c < 0xdc00 && next_is(p, '\\')) {
+        int low = -1;
         p->at++;
-        int low = next_is(p, 'u') && p->at++ ? take_hex4(p) : -1;
+        if (next_is(p, 'u')) {
+            p->at++;
+            low = take_hex4(p);
+        }
         c = low >= 0xdc00 && low < 0xe000 ? 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00) : -1;
     }
     if (c < 0 || (c >= 0xd800 && c < 0xe000))
@@ -529,7 +533,8 @@ static int check_names(parser *p)
     return 0;
 }
 
-/* The tensors tile the data exactly. Leaves them sorted by offset, counted from the file's start. */
+/* The tensors tile the data exactly. Leaves them sorted, their offsets counted from the file's
+ * start. */
 static int check_tiling(parser *p, uint64_t data_bytes)
 {
     st_header *h = p->h;
