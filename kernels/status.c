@@ -33,11 +33,10 @@ int vt_prefix(vt_status *st, const char *fmt, ...)
     memcpy(old, st->text, sizeof old);
     va_list args;
     va_start(args, fmt);
-    int n = vsnprintf(st->text, sizeof st->text, fmt, args);
+    vsnprintf(st->text, sizeof st->text, fmt, args);
     va_end(args);
-    size_t used = n < 0 ? 0 : (size_t)n;
-    if (used < sizeof st->text)
-        snprintf(st->text + used, sizeof st->text - used, ": %s", old);
+    strncat(st->text, ": ", sizeof st->text - 1 - strlen(st->text));
+    strncat(st->text, old, sizeof st->text - 1 - strlen(st->text));
     flatten(st->text);
     return -1;
 }

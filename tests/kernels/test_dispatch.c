@@ -1,0 +1,131 @@
+/* The choice of an attention kernel is a pure function: a table of cases. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "kernels/dispatch.h"
+
+/* A device on which a tile costs 100 and a pair 10 per unit of head_dim, all else nothing. */
+static const vt_attn_costs costs = {.tile = 100, .pair = 10, .reference = 1000};
+
+/* 64 tokens: 4 x 4 tiles. */
+static vt_attn_work work(int64_t nnz, int64_t tiles)
+{
+    return (vt_attn_work){.images = 1,
+                          .heads = 1,
+                          .tokens = 64,
+                          .head_dim = 8,
+                          .threads = 1,
+                          .masked = true,
+                          .nnz = nnz,
+                          .tiles = tiles};
+}
+
+static vt_attn_choice choose(vt_attn_wish wish, vt_attn_work w)
+{
+    vt_attn_choice c;
+    vt_status st = {0};
+    assert_int_equal(vt_attn_choose(&c, &wish, &w, &costs, &st), 0);
+    return c;
+}
+
+static const vt_attn_wish automatic = {.rule = VT_RULE_AUTO, .threshold = 0.30};
+static const vt_attn_wish by_density = {.rule = VT_RULE_DENSITY, .threshold = 0.30};
+
+static void no_mask_is_dense_whatever_is_asked(void **state)
+{
+    (void)state;
+    vt_attn_work w = work(4096, 0);
+    w.masked = false;
+    vt_attn_wish forced = {.kernel = "rows"};
+    assert_int_equal(choose(automatic, w).kernel, VT_ATTN_DENSE);
+    assert_int_equal(choose(by_density, w).kernel, VT_ATTN_DENSE);
+    assert_int_equal(choose(forced, w).kernel, VT_ATTN_DENSE);
+}
+
+static void the_threshold_is_strict(void **state)
+{
+    (void)state;
+    vt_attn_wish half = {.rule = VT_RULE_DENSITY, .threshold = 0.5};
+    assert_int_equal(choose(half, work(2048, 4)).kernel, VT_ATTN_DENSE);
+    assert_int_equal(choose(half, work(2047, 4)).kernel, VT_ATTN_TILES);
+    vt_attn_wish all = {.rule = VT_RULE_DENSITY, .threshold = 1};
+    assert_int_equal(choose(all, work(4096, 16)).kernel, VT_ATTN_DENSE);
+    vt_attn_wish none = {.rule = VT_RULE_DENSITY, .threshold = 0};
+    assert_int_equal(choose(none, work(0, 0)).kernel, VT_ATTN_DENSE);
+}
+
+static void density_takes_a_sparse_kernel_even_where_it_is_slower(void **state)
+{
+    (void)state;
+    /* every tile occupied, 1000 pairs: dense 1600, tiles 1600, rows 10000 */
+    vt_attn_choice c = choose(by_density, work(1000, 16));
+    assert_int_equal(c.kernel, VT_ATTN_TILES);
+    assert_int_equal(choose(automatic, work(1000, 16)).kernel, VT_ATTN_DENSE);
+}
+
+static void automatic_takes_the_fastest_below_the_threshold(void **state)
+{
+    (void)state;
+    assert_int_equal(choose(automatic, work(1000, 4)).kernel, VT_ATTN_TILES);
+    assert_int_equal(choose(automatic, work(20, 4)).kernel, VT_ATTN_ROWS);
+    assert_int_equal(choose(automatic, work(1229, 1)).kernel, VT_ATTN_DENSE); /* 0.30005 */
+}
+
+static void forced_kernels_are_obeyed_and_unknown_ones_refused(void **state)
+{
+    (void)state;
+    for (int k = 0; k < VT_ATTN_KERNELS; k++) {
+        vt_attn_wish wish = {.kernel = vt_attn_kernel_name((vt_attn_kernel)k)};
+        assert_int_equal(choose(wish, work(4096, 16)).kernel, k);
+    }
+    vt_attn_wish sparse = {.kernel = "sparse"}, odd = {.kernel = "flash"};
+    assert_int_equal(choose(sparse, work(20, 16)).kernel, VT_ATTN_ROWS);
+    assert_int_equal(choose(sparse, work(4000, 1)).kernel, VT_ATTN_TILES);
+    vt_attn_choice c;
+    vt_attn_work w = work(10, 1);
+    vt_status st = {0};
+    assert_int_equal(vt_attn_choose(&c, &odd, &w, &costs, &st), -1);
+    assert_int_equal(st.code, VT_USAGE);
+    assert_true(vt_attn_known_kernel("sparse"));
+    assert_false(vt_attn_known_kernel("flash"));
+}
+
+static void reasons_say_density_threshold_and_times(void **state)
+{
+    (void)state;
+    assert_non_null(strstr(choose(automatic, work(1000, 4)).reason, "0.2441 < 0.3"));
+    assert_non_null(strstr(choose(automatic, work(4000, 4)).reason, "0.9766 >= threshold 0.3"));
+    vt_attn_wish forced = {.kernel = "rows"};
+    assert_non_null(strstr(choose(forced, work(9, 4)).reason, "rows was asked for"));
+}
+
+static void time_grows_with_work_and_shrinks_with_threads(void **state)
+{
+    (void)state;
+    for (int k = 0; k < VT_ATTN_KERNELS; k++) {
+        vt_attn_work one = work(100, 4), two = one, threads = one;
+        two.images = 2;
+        threads.threads = 2;
+        double ms = vt_attn_predict(&costs, (vt_attn_kernel)k, &one);
+        assert_true(ms > 0);
+        assert_true(vt_attn_predict(&costs, (vt_attn_kernel)k, &two) == 2 * ms);
+        assert_true(vt_attn_predict(&costs, (vt_attn_kernel)k, &threads) == ms / 2);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(no_mask_is_dense_whatever_is_asked),
+        cmocka_unit_test(the_threshold_is_strict),
+        cmocka_unit_test(density_takes_a_sparse_kernel_even_where_it_is_slower),
+        cmocka_unit_test(automatic_takes_the_fastest_below_the_threshold),
+        cmocka_unit_test(forced_kernels_are_obeyed_and_unknown_ones_refused),
+        cmocka_unit_test(reasons_say_density_threshold_and_times),
+        cmocka_unit_test(time_grows_with_work_and_shrinks_with_threads),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
