@@ -2,7 +2,7 @@
 #
 # config=release (build/) | debug | sanitize | coverage (each in build/CONFIG/)
 # CC=gcc | clang          werror=1: warnings are errors
-# ONEDNN=0                build without oneDNN (its absence is noticed by itself)
+# ONEDNN=0 LIBJPEG=0      build without oneDNN, libjpeg (their absence is noticed by itself)
 
 config ?= release
 werror ?= 0
@@ -19,13 +19,14 @@ ARCH := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
 HASH := \#
 have = $(shell printf '$(HASH)include <$(1)>\nint main(void){return 0;}' | $(CC) -xc - -fsyntax-only 2>/dev/null && echo 1 || echo 0)
 ONEDNN ?= $(call have,oneapi/dnnl/dnnl.h)
+LIBJPEG ?= $(call have,stdio.h>\n$(HASH)include <jpeglib.h)
 
 # ---- flags ----
-CPPFLAGS += -I. -D_GNU_SOURCE -DVT_ONEDNN=$(ONEDNN) -MMD -MP
+CPPFLAGS += -I. -D_GNU_SOURCE -DVT_ONEDNN=$(ONEDNN) -DVT_LIBJPEG=$(LIBJPEG) -MMD -MP
 WARNINGS := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith
 CFLAGS   += -std=c11 $(WARNINGS) -fPIC -fvisibility=hidden -fopenmp -ffp-contract=off \
             -fno-math-errno -fno-trapping-math -g
-LDLIBS   += -ljansson -lm -lpthread $(if $(filter 1,$(ONEDNN)),-ldnnl)
+LDLIBS   += -ljansson -lm -lpthread $(if $(filter 1,$(ONEDNN)),-ldnnl) $(if $(filter 1,$(LIBJPEG)),-ljpeg)
 LDFLAGS  += -fopenmp
 ifeq ($(werror),1)
 CFLAGS += -Werror
@@ -78,7 +79,7 @@ help:
 	@echo 'make test-sanitize the same under AddressSanitizer and UndefinedBehaviorSanitizer'
 	@echo 'make format        lay out the code with clang-format'
 	@echo 'make clean         remove build/'
-	@echo 'config=release|debug|sanitize|coverage  ONEDNN=0  CC=clang  werror=1'
+	@echo 'config=release|debug|sanitize|coverage  ONEDNN=0  LIBJPEG=0  CC=clang  werror=1'
 
 $(B)/libvitrun.a: $(LIB_OBJ)
 	@mkdir -p $(@D)

@@ -25,9 +25,13 @@ int vt_image_decode(vt_image *out, const uint8_t *bytes, size_t size, const char
 int vt_image_load(vt_image *out, const char *path, vt_status *st); /* "-": standard input */
 void vt_image_free(vt_image *image);
 
+/* The JPEG decoder of this build: "libjpeg-turbo VERSION" (then pixels are Pillow's, exactly) or
+ * "stb_image" (then they differ by a few levels). */
+const char *vt_image_jpeg_decoder(void);
+
 /* Pillow's Image.resize((width, height), BICUBIC | BILINEAR) on RGB. */
-int vt_image_resize(vt_image *out, const vt_image *in, int width, int height,
-                    vt_interpolation how, vt_status *st);
+int vt_image_resize(vt_image *out, const vt_image *in, int width, int height, vt_interpolation how,
+                    vt_status *st);
 
 /* out [channels, pre->height, pre->width] fp32. channels 3, or 1: timm's in_chans=1 takes
  * .convert('L') of the picture (ITU-R 601-2 luma, Pillow's integer formula). */
