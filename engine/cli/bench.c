@@ -1,0 +1,282 @@
+/* vitrun bench: latency of whole forward passes, per batch size.
+ *
+ * Each size is planned, warmed up and timed by itself: the model is opened anew for it, because the
+ * choice of kernels may depend on the batch. Times are of a batch. The table per operation comes
+ * from separate, profiled passes, so that the clock's own cost is not in the latency.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/cli/cli.h"
+
+enum { DEFAULT_RUNS = 20, LEAST_RUNS = 5, WARM_UP = 2, PROFILED = 3, TIME_LIMIT_MS = 10000 };
+
+typedef struct {
+    const cli_options *o;
+    cli_io *io;
+    json_t *runs, *layers; /* of a JSON report */
+    cli_table *table;      /* of a text report: a row a batch size */
+    FILE *details;         /* and what follows it */
+    char *details_text;
+    size_t details_size;
+} bench_state;
+
+typedef struct {
+    const vitrun_model *model;
+    vitrun_context *context;
+    const char *path; /* of the image, or NULL */
+    vitrun_image synthetic;
+    float *logits; /* [batch, outputs] */
+    int batch, end_to_end;
+} workload;
+
+/* ---- the work that is timed ---- */
+/* Bytes that look like noise, the same in every run. */
+static uint8_t noise(uint32_t *state)
+{
+    *state = *state * 1664525u + 1013904223u; /* the constants of Numerical Recipes */
+    return (uint8_t)(*state >> 24);
+}
+
+static int prepare_slot(const workload *w, float *slot, vitrun_error *err)
+{
+    vitrun_image image = {0};
+    if (!w->path)
+        return vitrun_preprocess(w->model, &w->synthetic, slot, err);
+    if (vitrun_image_load(&image, w->path, err) != 0)
+        return -1;
+    int bad = vitrun_preprocess(w->model, &image, slot, err);
+    vitrun_image_free(&image);
+    return bad;
+}
+
+static int prepare(const workload *w, vitrun_error *err)
+{
+    const vitrun_info *info = vitrun_info_get(w->model);
+    size_t size = (size_t)info->channels * (size_t)info->image_height * (size_t)info->image_width;
+    for (int i = 0; i < w->batch; i++)
+        if (prepare_slot(w, vitrun_context_input(w->context) + (size_t)i * size, err) != 0)
+            return -1;
+    return 0;
+}
+
+static int work(const workload *w, vitrun_error *err)
+{
+    vitrun_outputs out = {.logits = w->logits};
+    if (w->end_to_end && prepare(w, err) != 0)
+        return -1;
+    return vitrun_forward(w->context, w->batch, &out, err);
+}
+
+/* Times `runs` (0: as many as is sensible) pieces of work into a new array. */
+static double *sample(const workload *w, int runs, int *count, cli_io *io, vitrun_error *err)
+{
+    int most = runs ? runs : DEFAULT_RUNS;
+    double *ms = cli_alloc((size_t)most, sizeof *ms), begin = vte_now_ms();
+    for (int i = 0; i < WARM_UP; i++)
+        if (work(w, err) != 0)
+            goto fail;
+    for (*count = 0; *count < most; ++*count) {
+        double start = vte_now_ms();
+        if (!runs && *count >= LEAST_RUNS && start - begin > TIME_LIMIT_MS)
+            break;
+        if (work(w, err) != 0)
+            goto fail;
+        ms[*count] = vte_now_ms() - start;
+        cli_progress(io, (size_t)*count + 1, (size_t)most, "runs");
+    }
+    cli_progress_clear(io);
+    return ms;
+fail:
+    free(ms);
+    return NULL;
+}
+
+static int profile(const workload *w, vitrun_error *err)
+{
+    vitrun_profile(w->context, 1);
+    vitrun_outputs out = {.logits = w->logits};
+    for (int i = 0; i < PROFILED; i++)
+        if (vitrun_forward(w->context, w->batch, &out, err) != 0)
+            return -1;
+    return 0;
+}
+
+/* ---- reports ---- */
+static json_t *layers_json(const workload *w)
+{
+    json_t *layers = json_array();
+    for (int i = 0; layers && i < vitrun_layer_count(w->model); i++) {
+        const vitrun_layer *l = vitrun_layer_at(w->model, i);
+        json_t *layer = report_layer(l);
+        double ms = report_attention_ms(w->context, w->model, l);
+        cli_set(layer, "ms", ms < 0 ? json_null() : cli_real(ms));
+        json_array_append_new(layers, layer);
+    }
+    return layers;
+}
+
+/* The document's beginning comes from the first batch size, and so do its layers. */
+static void begin_json(bench_state *s, const workload *w)
+{
+    const vitrun_info *info = vitrun_info_get(w->model);
+    cli_json_begin(s->io);
+    report_head(s->io, info);
+    cli_json_put(s->io, "model", report_model(info));
+    cli_json_put(s->io, "end_to_end", json_boolean(w->end_to_end));
+    s->runs = json_array();
+    s->layers = layers_json(w);
+}
+
+static void add_json(bench_state *s, const workload *w, const vte_spread *t,
+                     const vitrun_memory *memory)
+{
+    json_t *run = cli_object();
+    cli_set(run, "batch", cli_integer((uint64_t)w->batch));
+    cli_set(run, "runs", cli_integer((uint64_t)t->count));
+    cli_set(run, "median_ms", cli_real(t->median));
+    cli_set(run, "min_ms", cli_real(t->min));
+    cli_set(run, "p90_ms", cli_real(t->p90));
+    cli_set(run, "images_per_s", cli_real(1e3 * w->batch / t->median));
+    cli_set(run, "peak_bytes", cli_integer(memory->peak_bytes));
+    cli_set(run, "memory", report_memory(memory));
+    cli_set(run, "operations", report_profile(w->context, PROFILED));
+    cli_set(run, "layers", layers_json(w));
+    json_array_append_new(s->runs, run);
+}
+
+static void begin_text(bench_state *s, const workload *w)
+{
+    const vitrun_info *i = vitrun_info_get(w->model);
+    fprintf(s->io->out, "%s on %s %s, %d thread%s, %s\n", i->architecture, i->device, i->dtype,
+            i->threads, i->threads == 1 ? "" : "s",
+            !w->end_to_end ? "forward pass only"
+            : w->path      ? "from the image file to logits"
+                           : "from a decoded 640x480 picture to logits");
+    s->table = cli_table_new("rrrrrrrr");
+    cli_cells(s->table, (const char *const[]){"batch", "median", "min", "p90", "images/s",
+                                              "planned", "resident", "runs", NULL});
+}
+
+static void add_text(bench_state *s, const workload *w, const vte_spread *t,
+                     const vitrun_memory *memory)
+{
+    char n[CLI_AMOUNT];
+    cli_cell(s->table, "%d", w->batch);
+    cli_cell(s->table, "%s", cli_time(n, t->median));
+    cli_cell(s->table, "%s", cli_time(n, t->min));
+    cli_cell(s->table, "%s", cli_time(n, t->p90));
+    double rate = 1e3 * w->batch / t->median;
+    cli_cell(s->table, "%.*f", rate < 100, rate);
+    cli_cell(s->table, "%s", cli_bytes(n, memory->peak_bytes));
+    cli_cell(s->table, "%s", cli_bytes(n, vte_resident_peak()));
+    cli_cell(s->table, "%d", t->count);
+    fprintf(s->details, "\nbatch %d, milliseconds a forward pass\n", w->batch);
+    report_profile_text(s->details, w->context, PROFILED);
+    if (s->o->mask_config || s->o->masks.count) {
+        fprintf(s->details, "\nbatch %d, attention\n", w->batch);
+        report_layers_text(s->details, w->model, w->context);
+    }
+}
+
+static void finish(bench_state *s)
+{
+    if (s->o->json) {
+        cli_json_put(s->io, "runs", s->runs);
+        cli_json_put(s->io, "layers", s->layers);
+        cli_json_end(s->io);
+        return;
+    }
+    cli_table_end(s->table, 2, s->io->out);
+    if (fflush(s->details) == 0)
+        fwrite(s->details_text, 1, s->details_size, s->io->out);
+    s->table = NULL;
+}
+
+/* ---- one batch size ---- */
+static int measure(bench_state *s, const workload *w, int is_first, vitrun_error *err)
+{
+    vitrun_memory memory;
+    int count;
+    if (prepare(w, err) != 0 || vitrun_memory_plan(w->model, w->batch, &memory, err) != 0)
+        return -1;
+    double *ms = sample(w, s->o->runs, &count, s->io, err);
+    if (!ms)
+        return -1;
+    vte_spread spread = vte_spread_of(ms, count);
+    free(ms);
+    if (profile(w, err) != 0)
+        return -1;
+    if (is_first)
+        s->o->json ? begin_json(s, w) : begin_text(s, w);
+    s->o->json ? add_json(s, w, &spread, &memory) : add_text(s, w, &spread, &memory);
+    return 0;
+}
+
+static int bench_batch(bench_state *s, int index, int batch, const vitrun_image *synthetic,
+                       vitrun_error *err)
+{
+    /* the first size's warnings are everyone's */
+    vitrun_model *model = cli_open(s->o, batch, index == 0 ? s->io : NULL, err);
+    if (!model)
+        return -1;
+    workload w = {.model = model,
+                  .synthetic = *synthetic,
+                  .batch = batch,
+                  .end_to_end = s->o->end_to_end,
+                  .path = s->o->images.count ? s->o->images.item[0] : NULL};
+    w.context = vitrun_context_open(model, batch, err);
+    w.logits = cli_alloc((size_t)batch * (size_t)vitrun_info_get(model)->outputs, sizeof(float));
+    int status = w.context ? measure(s, &w, index == 0, err) : -1;
+    free(w.logits);
+    vitrun_context_close(w.context);
+    vitrun_close(model);
+    return status;
+}
+
+static int bench_all(bench_state *s, const vitrun_image *synthetic, vitrun_error *err)
+{
+    cli_ints batches = s->o->batches;
+    if (batches.count == 0)
+        batches = (cli_ints){.value = {1}, .count = 1};
+    int status = 0;
+    for (int i = 0; i < batches.count && status == 0; i++)
+        status = bench_batch(s, i, batches.value[i], synthetic, err);
+    if (status == 0)
+        finish(s);
+    else if (s->o->json) {
+        json_decref(s->runs);
+        json_decref(s->layers);
+    } else if (s->table)
+        cli_table_end(s->table, 0, s->details); /* which nobody reads: to free it */
+    return status;
+}
+
+static int check_options(const cli_options *o, vitrun_error *err)
+{
+    if (o->grid.h)
+        return vte_fail(err, VITRUN_USAGE, "--grid needs --attention (the weights know their own)");
+    if (o->images.count && strcmp(o->images.item[0], "-") == 0)
+        return vte_fail(err, VITRUN_USAGE, "vitrun bench reads its IMAGE often: it must be a file");
+    return 0;
+}
+
+int cmd_bench(const cli_options *o, cli_io *io, vitrun_error *err)
+{
+    enum { WIDTH = 640, HEIGHT = 480 };
+    if (o->attention)
+        return cmd_bench_attention(o, io, err);
+    if (check_options(o, err) != 0)
+        return -1;
+    bench_state s = {.o = o, .io = io};
+    s.details = cli_memory_stream(&s.details_text, &s.details_size);
+    vitrun_image synthetic = {WIDTH, HEIGHT, cli_alloc(WIDTH * HEIGHT, 3)};
+    uint32_t state = 1;
+    for (int i = 0; i < WIDTH * HEIGHT * 3; i++)
+        synthetic.rgb[i] = noise(&state);
+    int status = bench_all(&s, &synthetic, err);
+    free(synthetic.rgb);
+    fclose(s.details);
+    free(s.details_text);
+    return status;
+}

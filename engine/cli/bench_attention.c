@@ -1,0 +1,280 @@
+/* vitrun bench --attention: one attention alone, every kernel that can serve it.
+ *
+ * Kernels take turns, round by round, so that a change of the machine's pace touches all alike.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/cli/cli.h"
+
+enum { MAX_KERNELS = 16, DEFAULT_RUNS = 20, LEAST_RUNS = 5, WARM_UP = 2, TIME_LIMIT_MS = 10000 };
+
+typedef struct {
+    const char *name;
+    double predicted_ms; /* < 0: none */
+    double *ms;          /* [runs] */
+    vte_spread spread;
+    uint64_t work_bytes, mask_bytes;
+} timed_kernel;
+
+typedef struct {
+    const cli_options *o;
+    vitrun_attention_options shape;
+    vitrun_attention *attention;
+    const vitrun_layer *layer;
+    timed_kernel kernel[MAX_KERNELS];
+    int kernels, runs; /* runs: done */
+} duel;
+
+/* "12x197x64" */
+static int parse_shape(const char *text, vitrun_attention_options *shape, vitrun_error *err)
+{
+    int *field[] = {&shape->heads, &shape->tokens, &shape->head_dim};
+    const char *at = text;
+    for (int i = 0; i < 3; i++) {
+        char number[16];
+        size_t n = strcspn(at, "x");
+        int is_last = i == 2;
+        if (n >= sizeof number || (at[n] == '\0') != is_last)
+            goto bad;
+        memcpy(number, at, n);
+        number[n] = '\0';
+        if (cli_parse_int(number, 1, 1 << 20, field[i]) != 0)
+            goto bad;
+        at += n + !is_last;
+    }
+    return 0;
+bad:
+    return vte_fail(err, VITRUN_USAGE,
+                    "--attention: bad value (expected HEADSxTOKENSxHEADDIM, found \"%.120s\")",
+                    text);
+}
+
+static int check_options(const cli_options *o, vitrun_error *err)
+{
+    const struct {
+        int given;
+        const char *name;
+    } model_only[] = {
+        {o->weights != NULL, "--weights"},
+        {o->config != NULL, "--config"},
+        {o->arch != NULL, "--arch"},
+        {o->set.count > 0, "--set"},
+        {o->img_size.h > 0, "--img-size"},
+        {o->mask_config != NULL, "--mask-config"},
+        {o->density_threshold >= 0, "--density-threshold"},
+        {o->dispatch != NULL, "--dispatch"},
+        {o->max_memory > 0, "--max-memory"},
+        {o->end_to_end, "--end-to-end"},
+        {o->images.count > 0, "IMAGE"},
+    };
+    for (size_t i = 0; i < sizeof model_only / sizeof *model_only; i++)
+        if (model_only[i].given)
+            return vte_fail(err, VITRUN_USAGE, "bench --attention runs no model: it takes no %s",
+                            model_only[i].name);
+    if (o->masks.count > 1)
+        return vte_fail(err, VITRUN_USAGE, "bench --attention takes one --mask");
+    if (o->batches.count > 1)
+        return vte_fail(err, VITRUN_USAGE, "bench --attention takes one --batch size");
+    return 0;
+}
+
+static int open_shape(duel *d, vitrun_error *err)
+{
+    const cli_options *o = d->o;
+    vitrun_attention_options_init(&d->shape);
+    if (parse_shape(o->attention, &d->shape, err) != 0)
+        return -1;
+    d->shape.batch = o->batches.count ? o->batches.value[0] : 1;
+    d->shape.grid_h = o->grid.h;
+    d->shape.grid_w = o->grid.w;
+    d->shape.mask = o->masks.count ? o->masks.item[0] : NULL;
+    d->shape.device = o->device ? o->device : "auto";
+    d->shape.dtype = o->dtype ? o->dtype : "fp32";
+    d->shape.threads = cli_threads(o);
+    d->attention = vitrun_attention_open(&d->shape, err);
+    if (!d->attention)
+        return -1;
+    d->layer = vitrun_attention_layer(d->attention);
+    return 0;
+}
+
+/* ---- timing ---- */
+static void add_kernel(duel *d, const char *name, double predicted_ms, int most)
+{
+    for (int i = 0; i < d->kernels; i++)
+        if (strcmp(d->kernel[i].name, name) == 0)
+            return;
+    if (d->kernels < MAX_KERNELS)
+        d->kernel[d->kernels++] = (timed_kernel){.name = name,
+                                                 .predicted_ms = predicted_ms,
+                                                 .ms = cli_alloc((size_t)most, sizeof(double))};
+}
+
+/* The reference keeps all scores: at many tokens it would push everything else out of memory. */
+static int is_too_big(const duel *d, const char *name)
+{
+    uint64_t work = 0, mask = 0;
+    vitrun_error ignored;
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    if (vitrun_attention_memory(d->attention, name, &work, &mask, &ignored) != 0)
+        return 0;
+    return pages > 0 && page > 0 && work / 2 > (uint64_t)pages / 4 * (uint64_t)page;
+}
+
+static void choose_kernels(duel *d, int most, cli_io *io)
+{
+    const vitrun_layer *l = d->layer;
+    if (d->o->kernel) { /* one that cannot serve is refused when it runs */
+        double predicted = -1;
+        for (int i = 0; i < l->candidate_count; i++)
+            if (strcmp(d->o->kernel, l->candidates[i].kernel) == 0)
+                predicted = l->candidates[i].predicted_ms;
+        add_kernel(d, d->o->kernel, predicted, most);
+        return;
+    }
+    for (int i = 0; i < l->candidate_count; i++)
+        if (l->candidates[i].predicted_ms >= 0)
+            add_kernel(d, l->candidates[i].kernel, l->candidates[i].predicted_ms, most);
+    add_kernel(d, "dense", -1, most);
+    if (is_too_big(d, "reference"))
+        cli_warn(io,
+                 "the reference kernel needs more than half of this machine's memory: left out");
+    else
+        add_kernel(d, "reference", -1, most);
+}
+
+static int run_round(duel *d, int at, vitrun_error *err)
+{
+    for (int i = 0; i < d->kernels; i++) {
+        double ms;
+        if (vitrun_attention_run(d->attention, d->kernel[i].name, &ms, err) != 0)
+            return -1;
+        if (at >= 0)
+            d->kernel[i].ms[at] = ms;
+    }
+    return 0;
+}
+
+static int time_kernels(duel *d, int most, cli_io *io, vitrun_error *err)
+{
+    double begin = vte_now_ms();
+    for (int i = 0; i < WARM_UP; i++)
+        if (run_round(d, -1, err) != 0)
+            return -1;
+    while (d->runs < most) {
+        if (!d->o->runs && d->runs >= LEAST_RUNS && vte_now_ms() - begin > TIME_LIMIT_MS)
+            break;
+        if (run_round(d, d->runs++, err) != 0)
+            return -1;
+        cli_progress(io, (size_t)d->runs, (size_t)most, "rounds");
+    }
+    cli_progress_clear(io);
+    for (int i = 0; i < d->kernels; i++) {
+        timed_kernel *k = &d->kernel[i];
+        k->spread = vte_spread_of(k->ms, d->runs);
+        if (vitrun_attention_memory(d->attention, k->name, &k->work_bytes, &k->mask_bytes, err) !=
+            0)
+            return -1;
+    }
+    return 0;
+}
+
+/* ---- reports ---- */
+/* How long the kernel takes, as a share of the dense kernel's time; < 0 where that was not timed. */
+static double ratio(const duel *d, const timed_kernel *k)
+{
+    for (int i = 0; i < d->kernels; i++)
+        if (strcmp(d->kernel[i].name, "dense") == 0)
+            return k->spread.median / d->kernel[i].spread.median;
+    return -1;
+}
+
+static void print_json(const duel *d, cli_io *io)
+{
+    const vitrun_layer *l = d->layer;
+    json_t *attention = cli_object();
+    cli_set(attention, "heads", cli_integer((uint64_t)d->shape.heads));
+    cli_set(attention, "tokens", cli_integer((uint64_t)d->shape.tokens));
+    cli_set(attention, "prefix_tokens",
+            cli_integer((uint64_t)vitrun_attention_prefix(d->attention)));
+    cli_set(attention, "head_dim", cli_integer((uint64_t)d->shape.head_dim));
+    cli_set(attention, "batch", cli_integer((uint64_t)d->shape.batch));
+    cli_set(attention, "mask", cli_text(l->mask));
+    cli_set(attention, "nnz", cli_integer((uint64_t)l->nnz));
+    cli_set(attention, "density", cli_real(l->density));
+    cli_set(attention, "kernel", cli_text(l->kernel));
+    cli_set(attention, "reason", cli_text(l->reason));
+    cli_json_begin(io);
+    cli_json_put(io, "vitrun", cli_text(vitrun_version()));
+    cli_json_put(io, "device", cli_text("cpu")); /* the only one that opens */
+    cli_json_put(io, "dtype", cli_text(d->shape.dtype));
+    cli_json_put(io, "threads", cli_integer((uint64_t)d->shape.threads));
+    cli_json_put(io, "attention", attention);
+    cli_json_array(io, "kernels");
+    for (int i = 0; i < d->kernels; i++) {
+        const timed_kernel *k = &d->kernel[i];
+        double r = ratio(d, k);
+        json_t *entry = cli_object();
+        cli_set(entry, "kernel", cli_text(k->name));
+        cli_set(entry, "runs", cli_integer((uint64_t)k->spread.count));
+        cli_set(entry, "median_ms", cli_real(k->spread.median));
+        cli_set(entry, "min_ms", cli_real(k->spread.min));
+        cli_set(entry, "p90_ms", cli_real(k->spread.p90));
+        cli_set(entry, "ratio_to_dense", r < 0 ? json_null() : cli_real(r));
+        cli_set(entry, "predicted_ms",
+                k->predicted_ms < 0 ? json_null() : cli_real(k->predicted_ms));
+        cli_set(entry, "mask_bytes", cli_integer(k->mask_bytes));
+        cli_set(entry, "work_bytes", cli_integer(k->work_bytes));
+        cli_json_element(io, entry);
+    }
+    cli_json_array_end(io);
+    cli_json_end(io);
+}
+
+static void print_text(const duel *d, FILE *f)
+{
+    const vitrun_layer *l = d->layer;
+    char n[CLI_AMOUNT];
+    fprintf(f,
+            "%d heads, %d tokens (%d prefix), head width %d, batch %d; mask %s, density %.2f %%\n",
+            d->shape.heads, d->shape.tokens, vitrun_attention_prefix(d->attention),
+            d->shape.head_dim, d->shape.batch, l->mask, 100 * l->density);
+    cli_table *t = cli_table_new("lrrrrrrr");
+    cli_cells(t, (const char *const[]){"kernel", "median", "min", "p90", "of dense", "predicted",
+                                       "mask", "work", NULL});
+    for (int i = 0; i < d->kernels; i++) {
+        const timed_kernel *k = &d->kernel[i];
+        double r = ratio(d, k);
+        cli_cell(t, "%s", k->name);
+        cli_cell(t, "%s", cli_time(n, k->spread.median));
+        cli_cell(t, "%s", cli_time(n, k->spread.min));
+        cli_cell(t, "%s", cli_time(n, k->spread.p90));
+        cli_cell(t, r < 0 ? "-" : "%.2f x", r);
+        cli_cell(t, "%s", k->predicted_ms < 0 ? "-" : cli_time(n, k->predicted_ms));
+        cli_cell(t, "%s", cli_bytes(n, k->mask_bytes));
+        cli_cell(t, "%s", cli_bytes(n, k->work_bytes));
+    }
+    cli_table_end(t, 2, f);
+    fprintf(f, "auto takes %s: %s\n", l->kernel, l->reason);
+}
+
+int cmd_bench_attention(const cli_options *o, cli_io *io, vitrun_error *err)
+{
+    int most = o->runs ? o->runs : DEFAULT_RUNS;
+    duel d = {.o = o};
+    int status = check_options(o, err);
+    if (status == 0)
+        status = open_shape(&d, err);
+    if (status == 0) {
+        choose_kernels(&d, most, io);
+        status = time_kernels(&d, most, io, err);
+    }
+    if (status == 0)
+        o->json ? print_json(&d, io) : print_text(&d, io->out);
+    for (int i = 0; i < d.kernels; i++)
+        free(d.kernel[i].ms);
+    vitrun_attention_close(d.attention);
+    return status;
+}

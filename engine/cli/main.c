@@ -1,0 +1,201 @@
+/* vitrun: finds the command, reads its options, runs it, and turns the outcome into an exit status.
+ *
+ *   0 done  1 machine  2 usage  3 input  130 interrupted  141 closed pipe  143 terminated
+ *
+ * A failing run writes one line to standard error and nothing to standard output; only where some
+ * of several images are bad do results and errors both appear.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/cli/cli.h"
+
+const cli_command cli_commands[] = {
+    {"run", CMD_RUN, cmd_run, "[run] --weights PATH [OPTION]... IMAGE...",
+     "classify (or embed) images; the command when none is named",
+     "Prints the likeliest classes of each image, or its features where the model has no\n"
+     "head. With several images a bad one is reported, the rest still run, and the exit\n"
+     "status is 3.\n",
+     INT_MAX},
+    {"info", CMD_INFO, cmd_info, "info --weights PATH [OPTION]...\ninfo --list [--json]",
+     "print the model card: switches, tokens, labels, planned memory",
+     "Prints the architecture, every switch of the forward pass with the place it was\n"
+     "learnt from, preprocessing, labels and planned memory; with masks, also each layer's\n"
+     "density, kernel, reason and bytes.\n",
+     0},
+    {"mask", CMD_MASK, cmd_mask,
+     "mask --weights PATH (--mask-config FILE | --mask EXPR) [OPTION]...\n"
+     "mask --grid HxW [--prefix P] (--mask-config FILE | --mask EXPR) [OPTION]...",
+     "look at masks without running a model: counts, drawings, files",
+     "Prints, for each layer and group of heads: allowed pairs (nnz), density, empty rows,\n"
+     "pairs a row, and the share of square tiles, 16, 32 and 64 wide, with a pair on.\n",
+     0},
+    {"check", CMD_CHECK, cmd_check, "check --weights PATH [OPTION]... IMAGE",
+     "run every kernel on one image and compare their results",
+     "Runs each layer's attention through every kernel that can serve it and compares with\n"
+     "the reference kernel. Exit status 1 where one differs by more than rounding explains;\n"
+     "the first such layer is named.\n",
+     1},
+    {"bench", CMD_BENCH, cmd_bench,
+     "bench --weights PATH [OPTION]... [IMAGE]\n"
+     "bench --attention HEADSxTOKENSxHEADDIM [--grid HxW] [--mask EXPR] [OPTION]...",
+     "measure latency, images/s, memory, time per operation",
+     "Times forward passes of each batch size after a warm-up; with --end-to-end preparing\n"
+     "the images as well: IMAGE, or a generated 640x480 picture that needs no decoding.\n"
+     "With --attention: one attention alone, all kernels in turn, round by round. Without\n"
+     "--grid its tokens are the squarest grid, perhaps with one prefix token.\n",
+     1},
+    {0},
+};
+
+/* ---- signals: nothing needs cleaning up except while results are being written ---- */
+static volatile sig_atomic_t pending_signal, is_protected;
+
+static void on_signal(int number)
+{
+    if (!is_protected || pending_signal)
+        _exit(128 + number);
+    pending_signal = number;
+}
+
+void cli_protect(int on)
+{
+    is_protected = on;
+    if (!on && pending_signal)
+        _exit(128 + pending_signal);
+}
+
+static void catch_signals(void)
+{
+    static const int numbers[] = {SIGINT, SIGTERM};
+    for (int i = 0; i < 2; i++) {
+        struct sigaction old, new = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+        sigemptyset(&new.sa_mask);
+        if (sigaction(numbers[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+            sigaction(numbers[i], &new, NULL);
+    }
+    signal(SIGPIPE, SIG_IGN); /* write() then says EPIPE */
+}
+
+/* A closed standard stream would give its number to the next file opened, and results would be
+ * written into it. */
+static void occupy_standard_streams(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
+            open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY); /* its use still fails */
+}
+
+/* ---- the model ---- */
+int cli_model_options(const cli_options *o, int batch, vitrun_options *out, vitrun_error *err)
+{
+    if (!o->weights)
+        return vte_fail(err, VITRUN_USAGE,
+                        "--weights is missing (a .safetensors file or a folder; see --help)");
+    vitrun_options_init(out);
+    out->weights = o->weights;
+    out->config = o->config;
+    out->arch = o->arch;
+    out->set = o->set.item;
+    out->set_count = o->set.count;
+    out->image_height = o->img_size.h;
+    out->image_width = o->img_size.w;
+    out->mask_config = o->mask_config;
+    out->masks = o->masks.item;
+    out->mask_count = o->masks.count;
+    out->density_threshold = o->density_threshold;
+    if (o->dispatch && strcmp(o->dispatch, "density") == 0)
+        out->dispatch = VITRUN_DISPATCH_DENSITY;
+    out->kernel = o->kernel;
+    if (o->device)
+        out->device = o->device;
+    if (o->dtype)
+        out->dtype = o->dtype;
+    out->threads = o->threads;
+    out->batch = batch;
+    out->labels = o->labels;
+    out->max_memory = o->max_memory;
+    return 0;
+}
+
+vitrun_model *cli_open(const cli_options *o, int batch, cli_io *io, vitrun_error *err)
+{
+    vitrun_options options;
+    if (cli_model_options(o, batch, &options, err) != 0)
+        return NULL;
+    vitrun_model *model = vitrun_open(&options, err);
+    for (int i = 0; model && io && i < vitrun_warning_count(model); i++)
+        cli_warn(io, vitrun_warning_at(model, i));
+    return model;
+}
+
+/* ---- the way through the program ---- */
+/* The command that argv[1] names, the default one, or NULL with err set. *first: its arguments. */
+static const cli_command *choose(int argc, char **argv, int *first, vitrun_error *err)
+{
+    const char *names[16];
+    int count = 0;
+    *first = 1;
+    if (argc < 2) {
+        vte_fail(err, VITRUN_USAGE, "nothing to do (vitrun --help says what it can)");
+        return NULL;
+    }
+    for (const cli_command *c = cli_commands; c->name; c++) {
+        names[count++] = c->name;
+        if (strcmp(argv[1], c->name) == 0) {
+            *first = 2;
+            return c;
+        }
+    }
+    if (argv[1][0] == '-' || strpbrk(argv[1], "./") || access(argv[1], F_OK) == 0)
+        return &cli_commands[0];
+    const char *nearest = cli_nearest(argv[1], names, count);
+    vte_fail(err, VITRUN_USAGE, "unknown command \"%.120s\" (%s%s%s)", argv[1],
+             nearest ? "did you mean " : "vitrun --help lists them", nearest ? nearest : "",
+             nearest ? "?" : "");
+    return NULL;
+}
+
+/* Returns an exit status, or -1 with err set. */
+static int act(int argc, char **argv, cli_io *io, vitrun_error *err)
+{
+    int first, status;
+    const cli_command *command = choose(argc, argv, &first, err);
+    if (!command)
+        return -1;
+    cli_options o;
+    status = cli_parse(&o, command, argc, argv, first, err);
+    if (status == 0 && o.help)
+        cli_help(first == 2 ? command : NULL, io->out);
+    else if (status == 0 && o.version)
+        fprintf(io->out, "vitrun %s\n%s\n", vitrun_version(), vitrun_build_info());
+    else if (status == 0)
+        status = command->run(&o, io, err);
+    cli_options_free(&o);
+    if (status >= 0 && cli_commit(io, err) != 0)
+        status = -1;
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    occupy_standard_streams();
+    catch_signals();
+    cli_io io;
+    vitrun_error err = {VITRUN_OK, ""};
+    cli_io_open(&io);
+    int status = act(argc, argv, &io, &err);
+    cli_progress_clear(&io);
+    if (status == 0)
+        cli_print_notes(&io);
+    if (status < 0) {
+        if (err.message[0])
+            cli_print_error(err.message);
+        status = err.code ? (int)err.code : VITRUN_MACHINE;
+    }
+    cli_io_close(&io);
+    return status;
+}

@@ -1,0 +1,327 @@
+/* vitrun run: images -> the likeliest classes (or features), as text or JSON, and feature files.
+ *
+ * Text appears batch by batch; a JSON document, and everything when features are to be saved, only
+ * when the run is complete. Probabilities are softmax(logits) in double precision.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/cli/cli.h"
+
+enum { DEFAULT_BATCH = 8 };
+
+typedef struct {
+    const cli_options *o;
+    cli_io *io;
+    const vitrun_model *model;
+    const vitrun_info *info;
+    const cli_files *files;
+    int batch;
+    size_t good, bad;
+    int streams;          /* text that need not wait for the end */
+    struct scored *order; /* [outputs] */
+    float *saved;         /* [good, saved_row] */
+    size_t saved_row, saved_capacity;
+} run_state;
+
+/* ---- classes ---- */
+struct scored {
+    float logit;
+    int class;
+};
+
+static int by_logit(const void *a, const void *b)
+{
+    const struct scored *x = a, *y = b;
+    if (x->logit != y->logit)
+        return x->logit < y->logit ? 1 : -1;
+    return x->class - y->class;
+}
+
+/* Sorts the classes, likeliest first; returns the softmax's denominator relative to the largest. */
+static double rank(struct scored *order, const float *logits, int classes)
+{
+    double sum = 0;
+    for (int i = 0; i < classes; i++)
+        order[i] = (struct scored){logits[i], i};
+    qsort(order, (size_t)classes, sizeof *order, by_logit);
+    for (int i = classes - 1; i >= 0; i--) /* small terms first */
+        sum += exp((double)order[i].logit - (double)order[0].logit);
+    return sum;
+}
+
+static double probability(const struct scored *order, int i, double sum)
+{
+    return exp((double)order[i].logit - (double)order[0].logit) / sum;
+}
+
+/* ---- one image ---- */
+static json_t *result_json(run_state *s, const vte_result *r)
+{
+    json_t *result = cli_object();
+    cli_set(result, "image", cli_text(s->files->file[r->index].path));
+    if (r->error) {
+        cli_set(result, "error", cli_text(r->error));
+        return result;
+    }
+    int classes = s->info->classes, k = s->o->topk < classes ? s->o->topk : classes;
+    double sum = classes > 0 ? rank(s->order, r->logits, classes) : 0;
+    json_t *top = json_array();
+    for (int i = 0; top && i < k; i++) {
+        json_t *entry = cli_object();
+        cli_set(entry, "class", cli_integer((uint64_t)s->order[i].class));
+        cli_set(entry, "label", cli_text(vitrun_label(s->model, s->order[i].class)));
+        cli_set(entry, "probability", cli_real(probability(s->order, i, sum)));
+        json_array_append_new(top, entry);
+    }
+    cli_set(result, "top", top);
+    if (s->o->logits) {
+        json_t *logits = json_array();
+        for (int i = 0; logits && i < s->info->outputs; i++)
+            json_array_append_new(logits, cli_real(r->logits[i]));
+        cli_set(result, "logits", logits);
+    }
+    return result;
+}
+
+static void result_text(run_state *s, const vte_result *r)
+{
+    FILE *f = s->io->out;
+    int classes = s->info->classes, k = s->o->topk < classes ? s->o->topk : classes;
+    fputs(s->good ? "\n" : "", f);
+    cli_puts_escaped(s->files->file[r->index].path, f);
+    fputc('\n', f);
+    double sum = classes > 0 ? rank(s->order, r->logits, classes) : 0;
+    for (int i = 0; i < k; i++) {
+        const char *label = vitrun_label(s->model, s->order[i].class);
+        fprintf(f, "  %5.1f %%  ", 100 * probability(s->order, i, sum));
+        if (label)
+            cli_puts_escaped(label, f);
+        fprintf(f, label ? " (%d)\n" : "class %d\n", s->order[i].class);
+    }
+    if (classes > 0)
+        return;
+    double norm = 0;
+    for (int i = 0; i < s->info->outputs; i++)
+        norm += (double)r->logits[i] * (double)r->logits[i];
+    fprintf(f, "  %d features, norm %.6g:", s->info->outputs, sqrt(norm));
+    for (int i = 0; i < s->info->outputs && i < 4; i++)
+        fprintf(f, " %.6g", (double)r->logits[i]);
+    fputs(s->info->outputs > 4 ? " ...\n" : "\n", f);
+}
+
+static int save_row(run_state *s, const float *row, vitrun_error *err)
+{
+    if (s->good == s->saved_capacity) {
+        size_t capacity = 2 * s->saved_capacity + 16;
+        float *saved = NULL;
+        if (capacity <= SIZE_MAX / sizeof *saved / s->saved_row)
+            saved = realloc(s->saved, capacity * s->saved_row * sizeof *saved);
+        if (!saved)
+            return vte_fail(err, VITRUN_MACHINE, "out of memory (features of %zu images)",
+                            s->files->count);
+        s->saved = saved;
+        s->saved_capacity = capacity;
+    }
+    memcpy(s->saved + s->good * s->saved_row, row, s->saved_row * sizeof *row);
+    return 0;
+}
+
+static int on_result(void *user, const vte_result *r, vitrun_error *err)
+{
+    run_state *s = user;
+    if (s->o->json && (!r->error || s->files->count > 1))
+        cli_json_element(s->io, result_json(s, r));
+    if (r->error) {
+        s->bad++;
+        if (s->streams && cli_commit(s->io, err) != 0) /* so that a terminal shows them in order */
+            return -1;
+        cli_progress_clear(s->io);
+        cli_print_error(r->error);
+        return 0;
+    }
+    if (s->saved_row && save_row(s, s->o->tokens ? r->tokens : r->features, err) != 0)
+        return -1;
+    if (!s->o->json)
+        result_text(s, r);
+    s->good++;
+    return 0;
+}
+
+static int on_batch(void *user, size_t done, vitrun_error *err)
+{
+    run_state *s = user;
+    if (s->streams && cli_commit(s->io, err) != 0)
+        return -1;
+    cli_progress(s->io, done, s->files->count, "images");
+    return 0;
+}
+
+/* ---- the whole run ---- */
+static int ends_with(const char *text, const char *ending)
+{
+    size_t n = strlen(text), m = strlen(ending);
+    return n >= m && strcmp(text + n - m, ending) == 0;
+}
+
+static int check_options(const cli_options *o, vitrun_error *err)
+{
+    if (!o->weights)
+        return vte_fail(err, VITRUN_USAGE,
+                        "--weights is missing (a .safetensors file or a folder; see --help)");
+    if (o->images.count == 0)
+        return vte_fail(err, VITRUN_USAGE,
+                        "no IMAGE given (a file, a folder, or - for standard "
+                        "input)");
+    if (o->logits && !o->json)
+        return vte_fail(err, VITRUN_USAGE, "--logits needs --json");
+    if (o->tokens && !o->features)
+        return vte_fail(err, VITRUN_USAGE, "--tokens needs --features FILE");
+    if (o->features && !ends_with(o->features, ".npy") && !ends_with(o->features, ".safetensors"))
+        return vte_fail(err, VITRUN_USAGE,
+                        "--features: bad value (expected a name ending in .npy or .safetensors, "
+                        "found \"%.120s\")",
+                        o->features);
+    return 0;
+}
+
+/* The largest batch up to the default that fits --max-memory. */
+static int fitting_batch(const vitrun_model *model, uint64_t limit, int most, vitrun_error *err)
+{
+    vitrun_memory memory;
+    for (int batch = most; batch > 1; batch--) {
+        if (vitrun_memory_plan(model, batch, &memory, err) != 0)
+            return -1;
+        if (memory.peak_bytes <= limit)
+            return batch;
+    }
+    return 1; /* whether that fits was found out when the model was opened */
+}
+
+static int save_features(run_state *s, vitrun_error *err)
+{
+    const vitrun_info *info = s->info;
+    uint64_t tokens[] = {s->good, (uint64_t)info->tokens, (uint64_t)info->width};
+    uint64_t pooled[] = {s->good, (uint64_t)info->width};
+    cli_protect(1);
+    int bad = s->o->tokens ? vitrun_save_f32(s->o->features, "tokens", s->saved, tokens, 3, err)
+                           : vitrun_save_f32(s->o->features, "features", s->saved, pooled, 2, err);
+    cli_protect(0);
+    return bad;
+}
+
+static int finish_json(run_state *s, const vitrun_context *context, const vte_batches *b,
+                       vitrun_error *err)
+{
+    vitrun_memory memory;
+    if (vitrun_memory_plan(s->model, s->batch, &memory, err) != 0)
+        return -1;
+    cli_json_array_end(s->io);
+    report_layers(s->io, s->model, context);
+    cli_json_put(s->io, "memory", report_memory(&memory));
+    json_t *times = cli_object();
+    cli_set(times, "load", cli_real(s->info->load_ms));
+    cli_set(times, "preprocess", cli_real(b->preprocess_ms));
+    cli_set(times, "forward", cli_real(b->forward_ms));
+    cli_set(times, "total", cli_real(vte_now_ms() - s->io->start_ms));
+    cli_json_put(s->io, "time_ms", times);
+    cli_json_end(s->io);
+    return 0;
+}
+
+/* One line of what ran where, and for how long. */
+static void note_run(run_state *s, const vte_batches *b)
+{
+    FILE *f = s->io->notes;
+    char load[CLI_AMOUNT], images[CLI_AMOUNT], forward[CLI_AMOUNT], memory[CLI_AMOUNT];
+    double ms = b->preprocess_ms + b->forward_ms, rate = ms > 0 ? 1e3 * (double)s->good / ms : 0;
+    fprintf(f, "%s %s, %d thread%s; attention: ", s->info->device, s->info->dtype, s->info->threads,
+            s->info->threads == 1 ? "" : "s");
+    report_kernels(f, s->model);
+    fprintf(f, "; load %s, images %s, forward %s (%.*f images/s), peak %s\n",
+            cli_time(load, s->info->load_ms), cli_time(images, b->preprocess_ms),
+            cli_time(forward, b->forward_ms), rate < 100, rate,
+            cli_bytes(memory, vte_resident_peak()));
+}
+
+static int run_images(run_state *s, vitrun_context *context, vitrun_error *err)
+{
+    const cli_options *o = s->o;
+    vte_batches b = {.model = s->model,
+                     .context = context,
+                     .batch = s->batch,
+                     .user = s,
+                     .want_features = o->features && !o->tokens,
+                     .want_tokens = o->tokens,
+                     .each = on_result,
+                     .after = on_batch};
+    vitrun_profile(context, o->json || o->profile);
+    if (o->json) {
+        cli_json_begin(s->io);
+        report_head(s->io, s->info);
+        cli_json_put(s->io, "model", report_model(s->info));
+        cli_json_array(s->io, "results");
+    }
+    if (vte_batches_run(&b, s->files->file, s->files->count, err) != 0)
+        return -1;
+    if (s->good == 0 && s->files->count == 1) { /* nothing but its error, which is printed */
+        rewind(s->io->out);
+        return VITRUN_INPUT;
+    }
+    if (o->json && finish_json(s, context, &b, err) != 0)
+        return -1;
+    if (o->features && s->good > 0 && save_features(s, err) != 0)
+        return -1;
+    if (o->profile) {
+        long batches = (long)((s->good + (size_t)s->batch - 1) / (size_t)s->batch);
+        fprintf(s->io->notes, "time per operation, milliseconds of %ld forward pass%s\n", batches,
+                batches == 1 ? "" : "es");
+        report_profile_text(s->io->notes, context, 1);
+        report_layers_text(s->io->notes, s->model, context);
+    }
+    note_run(s, &b);
+    return s->bad ? VITRUN_INPUT : 0;
+}
+
+static int run_model(run_state *s, vitrun_error *err)
+{
+    const cli_options *o = s->o;
+    size_t count = s->files->count;
+    int most = count < DEFAULT_BATCH ? (int)count : DEFAULT_BATCH;
+    s->batch = o->batch ? o->batch : o->max_memory ? 1 : most;
+    vitrun_model *model = cli_open(o, s->batch, s->io, err);
+    if (!model)
+        return -1;
+    s->model = model;
+    s->info = vitrun_info_get(model);
+    if (!o->batch && o->max_memory)
+        s->batch = fitting_batch(model, o->max_memory, most, err);
+    vitrun_context *context = s->batch > 0 ? vitrun_context_open(model, s->batch, err) : NULL;
+    int status = -1;
+    if (context) {
+        s->order = cli_alloc((size_t)s->info->outputs, sizeof *s->order);
+        s->saved_row = !o->features ? 0 : (size_t)s->info->width;
+        s->saved_row *= o->tokens ? (size_t)s->info->tokens : 1;
+        status = run_images(s, context, err);
+    }
+    free(s->order);
+    free(s->saved);
+    vitrun_context_close(context);
+    vitrun_close(model);
+    return status;
+}
+
+int cmd_run(const cli_options *o, cli_io *io, vitrun_error *err)
+{
+    if (check_options(o, err) != 0)
+        return -1;
+    cli_files files;
+    int status = cli_files_open(&files, &o->images, err);
+    if (status == 0) {
+        run_state s = {.o = o, .io = io, .files = &files, .streams = !o->json && !o->features};
+        status = run_model(&s, err);
+    }
+    cli_files_close(&files);
+    return status;
+}

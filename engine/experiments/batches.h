@@ -1,0 +1,40 @@
+/* Runs any number of image files through a context, batch by batch.
+ *
+ * Results arrive in the order of the files. A file that cannot be used, or whose result is not
+ * finite, is handed on as a result with an error; the others still run.
+ */
+#ifndef VTE_BATCHES_H
+#define VTE_BATCHES_H
+
+#include "engine/vitrun.h"
+
+typedef struct {
+    const char *path;  /* "-": standard input */
+    const char *error; /* not NULL: known to be bad before it was opened */
+} vte_file;
+
+typedef struct {
+    size_t index;          /* of the file */
+    const char *error;     /* the whole message, or NULL */
+    const float *logits;   /* [outputs] */
+    const float *features; /* [width], where asked for */
+    const float *tokens;   /* [tokens, width], where asked for */
+} vte_result;
+
+typedef struct {
+    const vitrun_model *model;
+    vitrun_context *context;
+    int batch; /* images a forward pass: at most what the context was opened for */
+    int want_features, want_tokens;
+    void *user;
+    /* Called once a file, in order. -1 with err set stops the run. */
+    int (*each)(void *user, const vte_result *result, vitrun_error *err);
+    /* Called after each batch with the number of files done; may be NULL. -1 stops the run. */
+    int (*after)(void *user, size_t done, vitrun_error *err);
+    double preprocess_ms, forward_ms; /* out: sums; preprocess includes reading and decoding */
+} vte_batches;
+
+/* -1 with err set where the machine or a callback fails; bad files are not failures. */
+int vte_batches_run(vte_batches *b, const vte_file *files, size_t count, vitrun_error *err);
+
+#endif

@@ -1,0 +1,52 @@
+/* Clock, spread of samples, resident peak. */
+#include "engine/experiments/measure.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <time.h>
+
+int vte_fail(vitrun_error *err, vitrun_code code, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(err->message, sizeof err->message, fmt, args);
+    va_end(args);
+    err->code = code;
+    return -1;
+}
+
+double vte_now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+vte_spread vte_spread_of(double *samples, int count)
+{
+    qsort(samples, (size_t)count, sizeof *samples, by_value);
+    int middle = count / 2;
+    return (vte_spread){
+        .count = count,
+        .median = count % 2 ? samples[middle] : 0.5 * (samples[middle - 1] + samples[middle]),
+        .min = samples[0],
+        .p90 = samples[(9 * count + 9) / 10 - 1],
+        .max = samples[count - 1],
+    };
+}
+
+uint64_t vte_resident_peak(void)
+{
+    struct rusage usage;
+    if (getrusage(RUSAGE_SELF, &usage) != 0)
+        return 0;
+    return (uint64_t)usage.ru_maxrss * 1024;
+}

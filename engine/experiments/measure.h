@@ -1,0 +1,29 @@
+/* What every measurement needs: a clock, the spread of samples, an error of one's own. */
+#ifndef VTE_MEASURE_H
+#define VTE_MEASURE_H
+
+#include "engine/vitrun.h"
+
+#if defined(__GNUC__)
+#define VTE_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
+#else
+#define VTE_PRINTF(fmt, args)
+#endif
+
+/* Sets code and message. Always returns -1. */
+int vte_fail(vitrun_error *err, vitrun_code code, const char *fmt, ...) VTE_PRINTF(3, 4);
+
+double vte_now_ms(void); /* of a clock that only goes forward */
+
+typedef struct {
+    int count;
+    double median, min, p90, max; /* p90: the smallest sample that 90 % do not exceed */
+} vte_spread;
+
+/* Sorts the `count` >= 1 samples. */
+vte_spread vte_spread_of(double *samples, int count);
+
+/* The most memory that this process ever held in RAM, in bytes. */
+uint64_t vte_resident_peak(void);
+
+#endif
