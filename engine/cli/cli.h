@@ -134,6 +134,7 @@ struct cli_io {
     char *out_text, *notes_text;
     size_t out_size, notes_size;
     double start_ms, progress_ms;
+    int progress_shown;
     int keys, items; /* of the JSON document being written */
 };
 

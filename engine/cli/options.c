@@ -5,6 +5,7 @@
  * Values are taken whole or refused: no trailing characters, no numbers out of range. Of an option
  * that is given twice the last one counts, except where it may be repeated.
  */
+#include <errno.h>
 #include <sched.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -152,8 +153,9 @@ static int parse_real(const char *text, double min, double max, double *out)
     char *end;
     if (!*text || strspn(text, "+-.eE0123456789") != strlen(text)) /* no hex, inf, nan, spaces */
         return -1;
+    errno = 0;
     double value = strtod(text, &end);
-    if (*end || !(value >= min && value <= max))
+    if (*end || errno == ERANGE || !(value >= min && value <= max))
         return -1;
     *out = value;
     return 0;

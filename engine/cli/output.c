@@ -131,14 +131,15 @@ void cli_progress(cli_io *io, size_t done, size_t total, const char *what)
     if (now - io->start_ms < QUIET_MS || now - io->progress_ms < INTERVAL_MS || !isatty(2))
         return;
     io->progress_ms = now;
+    io->progress_shown = 1;
     fprintf(stderr, "\r%zu of %zu %s", done, total, what);
 }
 
 void cli_progress_clear(cli_io *io)
 {
-    if (io->progress_ms > 0)
+    if (io->progress_shown)
         fputs("\r\033[K", stderr);
-    io->progress_ms = 0;
+    io->progress_shown = 0;
 }
 
 /* ---- JSON ---- */

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "engine/cli/cli.h"
 
@@ -154,7 +155,8 @@ static int on_batch(void *user, size_t done, vitrun_error *err)
     run_state *s = user;
     if (s->streams && cli_commit(s->io, err) != 0)
         return -1;
-    cli_progress(s->io, done, s->files->count, "images");
+    if (!s->streams || !isatty(STDOUT_FILENO)) /* else the results themselves show it */
+        cli_progress(s->io, done, s->files->count, "images");
     return 0;
 }
 
