@@ -1,9 +1,16 @@
-/* Attention by plan. */
+/* Attention by plan: shares the heads out to the threads and gives each its scratch.
+ *
+ * dense, tiles, rows: an item is an image and a head, or, where there are few of those for the
+ * threads, a part of its query tokens. The thread that takes an item packs the head's K and V into
+ * its own scratch; memory is threads * (2 N padded head_dim + ...) floats, whatever B and H are.
+ * reference: scratch holds the scores of all heads of all images.
+ *
+ * An output row depends on nothing but its own inputs, so that any number of threads gives the same
+ * bits. */
 #include "kernels/cpu/cpu.h"
 #include "kernels/dispatch.h"
 
-#include <math.h>
-#include <string.h>
+#include <omp.h>
 
 const struct vt_attn_costs *vt_cpu_attention_costs(const vt_device *dev)
 {
@@ -12,10 +19,36 @@ const struct vt_attn_costs *vt_cpu_attention_costs(const vt_device *dev)
     return &guess;
 }
 
+/* ---- scratch ---- */
+
+/* Bytes for one thread; for reference, for all of them together. False where they overflow. */
+static bool group_scratch(const vt_attn_plan *plan, const vt_attn_group *g, int images, int threads,
+                          size_t *bytes)
+{
+    size_t n = (size_t)plan->tokens, floats;
+    if (g->kernel == VT_ATTN_REFERENCE)
+        return vt_mul(n, n, &floats) && vt_mul(floats, (size_t)g->heads, &floats) &&
+               vt_mul(floats, (size_t)images, &floats) && vt_mul(floats, sizeof(float), bytes);
+    if (g->kernel == VT_ATTN_ROWS)
+        floats = vt_attend_rows_floats(plan->tokens, plan->head_dim);
+    else if (g->kernel == VT_ATTN_TILES)
+        floats = vt_attend_panels_floats(g->tiles->groups, plan->head_dim);
+    else
+        floats = vt_attend_panels_floats((plan->tokens + VT_TILE - 1) / VT_TILE, plan->head_dim);
+    return vt_mul(floats, sizeof(float) * (size_t)threads, bytes);
+}
+
+/* SIZE_MAX where the sum is more than memory can be; allocating that fails as it should. */
 size_t vt_cpu_attention_scratch(const vt_device *dev, const vt_attn_plan *plan, int images)
 {
-    (void)images;
-    return (size_t)dev->threads * (size_t)plan->tokens * sizeof(float);
+    size_t most = 0;
+    for (int i = 0; i < plan->groups; i++) {
+        size_t bytes;
+        if (!group_scratch(plan, &plan->group[i], images, dev->threads, &bytes))
+            return SIZE_MAX;
+        most = bytes > most ? bytes : most;
+    }
+    return most;
 }
 
 int vt_cpu_prepare_attention(vt_stream *stream, const vt_attn_plan *plan, int images, vt_status *st)
@@ -33,79 +66,155 @@ int vt_cpu_prepare_attention(vt_stream *stream, const vt_attn_plan *plan, int im
     return 0;
 }
 
-static float get(vt_mat m, size_t i)
+/* ---- items ---- */
+
+typedef struct {
+    const vt_attn_plan *plan;
+    const vt_attn_group *group;
+    vt_mat out, qkv;
+} job;
+
+static vt_attn_item item_of(const job *j, int image, int head)
 {
-    return m.type == VT_F32 ? ((float *)m.p)[i] : vt_bf16_to_f32(((uint16_t *)m.p)[i]);
+    const vt_attn_plan *p = j->plan;
+    size_t width = (size_t)p->heads * (size_t)p->head_dim;
+    size_t size = vt_dtype_bytes(j->qkv.type), column = (size_t)head * (size_t)p->head_dim;
+    size_t token = (size_t)image * (size_t)p->tokens;
+    const char *q = (const char *)j->qkv.p + (token * 3 * width + column) * size;
+    return (vt_attn_item){
+        .q = q,
+        .k = q + width * size,
+        .v = q + 2 * width * size,
+        .out = (char *)j->out.p + (token * width + column) * size,
+        .type = j->qkv.type,
+        .row = 3 * width,
+        .out_row = width,
+        .tokens = p->tokens,
+        .head_dim = p->head_dim,
+        .scale = p->scale,
+        .group = j->group,
+    };
 }
 
-static void allowed(float *score, const vt_attn_group *g, int n, int q)
+/* Work units of query unit u and before: visited pairs. Units are groups of 16 slots, or tokens. */
+static size_t work_before(const job *j, int u)
 {
-    for (int k = 0; k < n; k++)
-        score[k] = -INFINITY;
-    if (g->kernel == VT_ATTN_TILES) {
-        const vt_tiles *t = g->tiles;
-        for (int a = 0; a < t->groups * VT_TILE; a++)
-            for (uint32_t i = t->start[a / VT_TILE];
-                 t->token[a] == q && i < t->start[a / VT_TILE + 1]; i++)
-                for (int b = 0; b < VT_TILE; b++) {
-                    int k = t->token[(t->tile[i] & ~VT_TILE_FULL) * VT_TILE + b];
-                    if (k >= 0 && (t->tile[i] & VT_TILE_FULL ||
-                                   t->bits[t->bits_at[i]][a % VT_TILE] >> b & 1))
-                        score[k] = 0;
-                }
-    } else if (g->kernel == VT_ATTN_ROWS) {
-        const vt_csr *c = g->csr;
-        for (uint32_t i = c->start[q]; i < c->start[q + 1]; i++)
-            score[c->key16 ? c->key16[i] : c->key32[i]] = 0;
-    } else {
-        for (int k = 0; k < n; k++)
-            if (!g->bitmap || g->bitmap->bits[(size_t)q * g->bitmap->stride + k / 8] >> k % 8 & 1)
-                score[k] = 0;
-    }
+    if (j->group->kernel == VT_ATTN_ROWS)
+        return j->group->csr->start[u];
+    if (j->group->kernel == VT_ATTN_TILES)
+        return (size_t)j->group->tiles->start[u] * (VT_TILE * VT_TILE);
+    return (size_t)u * VT_TILE * (size_t)j->plan->tokens;
 }
 
-static void one_row(float *score, vt_mat out, vt_mat qkv, const vt_attn_plan *plan,
-                    const vt_attn_group *g, int image, int head, int q)
+static int units_of(const job *j)
 {
-    int n = plan->tokens, d = plan->head_dim;
-    size_t width = (size_t)plan->heads * d, row = 3 * width;
-    size_t base = (size_t)image * n * row + (size_t)head * d;
-    allowed(score, g, n, q);
-    float max = -INFINITY, sum = 0;
-    for (int k = 0; k < n; k++) {
-        float dot = 0;
-        for (int i = 0; score[k] == 0 && i < d; i++)
-            dot += get(qkv, base + q * row + i) * get(qkv, base + k * row + width + i);
-        score[k] += dot * plan->scale;
-        max = score[k] > max ? score[k] : max;
-    }
-    for (int k = 0; k < n; k++) {
-        score[k] = score[k] == -INFINITY ? 0 : expf(score[k] - max);
-        sum += score[k];
-    }
-    for (int i = 0; i < d; i++) {
-        float v = 0;
-        for (int k = 0; k < n; k++)
-            v += score[k] == 0 ? 0 : score[k] * get(qkv, base + k * row + 2 * width + i);
-        size_t o = ((size_t)image * n + q) * width + (size_t)head * d + i;
-        if (out.type == VT_F32)
-            ((float *)out.p)[o] = sum > 0 ? v / sum : 0;
+    if (j->group->kernel == VT_ATTN_ROWS)
+        return j->plan->tokens;
+    if (j->group->kernel == VT_ATTN_TILES)
+        return j->group->tiles->groups;
+    return (j->plan->tokens + VT_TILE - 1) / VT_TILE;
+}
+
+/* In how many parts a head is computed: one where whole heads share out well; else enough for the
+ * threads, but each with at least some 50 pairs a token, so that packing stays a small part. */
+static int parts_of(const job *j, int heads, int threads)
+{
+    if (heads % threads == 0 || heads >= 8 * threads)
+        return 1;
+    size_t wanted = ((size_t)threads * 4 + (size_t)heads - 1) / (size_t)heads;
+    size_t useful = work_before(j, units_of(j)) / (50 * (size_t)j->plan->tokens);
+    size_t parts = wanted < useful ? wanted : useful;
+    return parts < 1 ? 1 : (int)parts;
+}
+
+/* The first unit of part `part` of `parts` equal shares of work. */
+static int part_start(const job *j, int part, int parts)
+{
+    int low = 0, high = units_of(j);
+    size_t before = work_before(j, high) / (size_t)parts * (size_t)part;
+    if (part == parts)
+        return high;
+    while (low < high) {
+        int mid = low + (high - low) / 2;
+        if (work_before(j, mid) < before)
+            low = mid + 1;
         else
-            ((uint16_t *)out.p)[o] = vt_f32_to_bf16(sum > 0 ? v / sum : 0);
+            high = mid;
+    }
+    return low;
+}
+
+static void attend(const cpu_stream *s, const job *j, int images)
+{
+    const vt_isa *isa = vt_cpu(&s->base)->isa;
+    const vt_attn_group *g = j->group;
+    int threads = s->base.dev->threads, heads = images * g->heads;
+    int parts = parts_of(j, heads, threads);
+    size_t per_thread = 0;
+    group_scratch(j->plan, g, images, 1, &per_thread);
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+    for (int i = 0; i < heads * parts; i++) {
+        int image = i / parts / g->heads, part = i % parts;
+        vt_attn_item item = item_of(j, image, g->head[i / parts % g->heads]);
+        item.scratch = (float *)(s->scratch + (size_t)omp_get_thread_num() * per_thread);
+        item.first = part_start(j, part, parts);
+        item.last = part_start(j, part + 1, parts);
+        if (g->kernel == VT_ATTN_ROWS)
+            isa->attend_rows(&item);
+        else
+            isa->attend_panels(&item);
     }
 }
 
-void vt_cpu_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan)
+/* ---- reference ---- */
+
+typedef void (*row_step)(const vt_isa *isa, const vt_attn_item *item, int query, float *scores);
+
+static void scores_step(const vt_isa *isa, const vt_attn_item *item, int query, float *scores)
 {
-    int n = plan->tokens, images = (int)(qkv.rows / (size_t)n), threads = s->dev->threads;
-    float *scratch = (float *)((cpu_stream *)s)->scratch;
+    isa->reference_scores(item, query, scores);
+}
+
+static void softmax_step(const vt_isa *isa, const vt_attn_item *item, int query, float *scores)
+{
+    isa->reference_softmax(item, query, scores);
+}
+
+static void product_step(const vt_isa *isa, const vt_attn_item *item, int query, float *scores)
+{
+    isa->reference_product(item, query, scores);
+}
+
+/* Each step goes over all scores of all heads before the next begins. */
+static void reference(const cpu_stream *s, const job *j, int images)
+{
+    const row_step steps[] = {scores_step, softmax_step, product_step};
+    const vt_isa *isa = vt_cpu(&s->base)->isa;
+    size_t n = (size_t)j->plan->tokens, heads = (size_t)j->group->heads;
+    for (int step = 0; step < 3; step++)
+#pragma omp parallel for schedule(static) num_threads(s->base.dev->threads)
+        for (size_t row = 0; row < (size_t)images * heads * n; row++) {
+            size_t head = row / n;
+            vt_attn_item item = item_of(j, (int)(head / heads), j->group->head[head % heads]);
+            steps[step](isa, &item, (int)(row % n), (float *)s->scratch + row * n);
+        }
+}
+
+void vt_cpu_attention(vt_stream *stream, vt_mat out, vt_mat qkv, const vt_attn_plan *plan)
+{
+    const cpu_stream *s = (const cpu_stream *)stream;
+    int images = (int)(qkv.rows / (size_t)plan->tokens);
+    size_t needed = vt_cpu_attention_scratch(stream->dev, plan, images);
+    if (s->scratch_bytes < needed) {
+        vt_fail(&stream->error, VT_MACHINE, "attention: plan was not prepared (layer %d)",
+                stream->layer);
+        return;
+    }
     for (int i = 0; i < plan->groups; i++) {
-        const vt_attn_group *g = &plan->group[i];
-        for (int item = 0; item < images * g->heads; item++)
-#pragma omp parallel for schedule(static) num_threads(threads)
-            for (int t = 0; t < threads; t++)
-                for (int q = t; q < n; q += threads)
-                    one_row(scratch + (size_t)t * n, out, qkv, plan, g, item / g->heads,
-                            g->head[item % g->heads], q);
+        job j = {plan, &plan->group[i], out, qkv};
+        if (plan->group[i].kernel == VT_ATTN_REFERENCE)
+            reference(s, &j, images);
+        else
+            attend(s, &j, images);
     }
 }

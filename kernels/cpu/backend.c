@@ -22,9 +22,11 @@ static const vt_isa *best_isa(void)
  * those before it. */
 static const vt_isa *find_isa(const char *name)
 {
-    const vt_isa *all[] = {&vt_isa_generic,
+    const vt_isa *all[] = {
+        &vt_isa_generic,
 #if defined(__x86_64__)
-                           &vt_isa_avx2, &vt_isa_avx512
+        &vt_isa_avx2,
+        &vt_isa_avx512
 #endif
     };
     const vt_isa *best = best_isa();

@@ -2,19 +2,64 @@
 #ifndef VT_CPU_ISA_H
 #define VT_CPU_ISA_H
 
+#include "kernels/attention.h"
 #include "kernels/tensor.h"
+
+/* What one thread does at a time: some query tokens of one head of one image. */
+typedef struct {
+    const void *q, *k, *v; /* of token 0 */
+    void *out;
+    vt_dtype type;
+    size_t row, out_row; /* elements from one token to the next, in qkv and in out */
+    int tokens, head_dim;
+    float scale;
+    const vt_attn_group *group;
+    int first, last; /* groups of 16 query slots (dense, tiles), or query tokens (rows) */
+    float *scratch;  /* this thread's: vt_attend_panels_floats or vt_attend_rows_floats */
+} vt_attn_item;
+
+enum { VT_KEY_BLOCK = 8 }; /* panels of 16 keys between two updates of the softmax */
+
+/* Head dimensions are padded to this in scratch: a multiple of every vector. */
+static inline size_t vt_attn_padded(int head_dim)
+{
+    return ((size_t)head_dim + 15) / 16 * 16;
+}
+
+static inline size_t vt_attend_panels_floats(int groups, int head_dim)
+{
+    size_t d = vt_attn_padded(head_dim), keys = (size_t)groups * VT_TILE;
+    return 2 * keys * d + keys + VT_TILE * (2 * d + VT_KEY_BLOCK * VT_TILE);
+}
+
+static inline size_t vt_attend_rows_floats(int tokens, int head_dim)
+{
+    size_t d = vt_attn_padded(head_dim), n = (size_t)tokens;
+    return 2 * n * d + (n + 15) / 16 * 16 + 2 * d;
+}
 
 typedef struct {
     const char *name;
     /* y = LayerNorm(x) over n columns, for one row; y may be x where the types are equal. */
     void (*norm_row)(void *y, vt_dtype y_type, const void *x, vt_dtype x_type, int n,
                      const float *gamma, const float *beta, float eps);
+    void (*attend_panels)(const vt_attn_item *item); /* dense and tiles */
+    void (*attend_rows)(const vt_attn_item *item);
+    /* the three steps of `reference` on one query token: a row of scores, then of weights */
+    void (*reference_scores)(const vt_attn_item *item, int query, float *scores);
+    void (*reference_softmax)(const vt_attn_item *item, int query, float *scores);
+    void (*reference_product)(const vt_attn_item *item, int query, const float *weights);
 } vt_isa;
 
 #define VT_ISA_DECLARE(isa)                                                                        \
     extern const vt_isa vt_isa_##isa;                                                              \
     void vt_norm_row_##isa(void *y, vt_dtype y_type, const void *x, vt_dtype x_type, int n,        \
-                           const float *gamma, const float *beta, float eps);
+                           const float *gamma, const float *beta, float eps);                      \
+    void vt_attend_panels_##isa(const vt_attn_item *item);                                         \
+    void vt_attend_rows_##isa(const vt_attn_item *item);                                           \
+    void vt_reference_scores_##isa(const vt_attn_item *item, int query, float *scores);            \
+    void vt_reference_softmax_##isa(const vt_attn_item *item, int query, float *scores);           \
+    void vt_reference_product_##isa(const vt_attn_item *item, int query, const float *weights);
 
 VT_ISA_DECLARE(generic)
 #if defined(__x86_64__)

@@ -89,25 +89,89 @@ VT_INLINE vf v_max(vf a, vf b)
 #endif
 }
 
-/* The sum and the maximum of all lanes: halves are folded until one is left. */
+VT_INLINE vf v_min(vf a, vf b)
+{
+#if defined(__AVX512F__)
+    return (vf)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+    return (vf)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return v_select(a < b, a, b);
+#endif
+}
+
+/* Four lanes, whatever VL is, and the lanes of two of them by number (4..7 from b). */
+typedef float v4 __attribute__((vector_size(16)));
+typedef int32_t v4i __attribute__((vector_size(16)));
+#if defined(__clang__)
+#define V4_PICK(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#else
+#define V4_PICK(a, b, i, j, k, l) __builtin_shuffle(a, b, (v4i){i, j, k, l})
+#endif
+
+VT_INLINE v4 v4_load(const float *p)
+{
+    v4 v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+VT_INLINE v4 v4_load_bf16(const uint16_t *p)
+{
+    typedef uint16_t h4 __attribute__((vector_size(8)));
+    typedef uint32_t u4 __attribute__((vector_size(16)));
+    h4 h;
+    memcpy(&h, p, sizeof h);
+    return (v4)(__builtin_convertvector(h, u4) << 16);
+}
+
+VT_INLINE void v4_store(float *p, v4 v)
+{
+    memcpy(p, &v, sizeof v);
+}
+
+/* The sum of all lanes, always in the same order. */
 VT_INLINE float v_sum(vf v)
 {
     float a[VL];
     v_store(a, v);
-    for (int n = VL / 2; n; n /= 2)
-        for (int i = 0; i < n; i++)
-            a[i] += a[i + n];
-    return a[0];
+    v4 s = v4_load(a);
+    for (int i = 4; i < VL; i += 4)
+        s += v4_load(a + i);
+    s += V4_PICK(s, s, 2, 3, 0, 1);
+    return s[0] + s[1];
 }
 
 VT_INLINE float v_max_all(vf v)
 {
     float a[VL];
     v_store(a, v);
-    for (int n = VL / 2; n; n /= 2)
-        for (int i = 0; i < n; i++)
-            a[i] = a[i] > a[i + n] ? a[i] : a[i + n];
-    return a[0];
+    v4 s = v4_load(a);
+    for (int i = 4; i < VL; i += 4) {
+        v4 t = v4_load(a + i);
+        s = (v4)(((v4i)s & (s > t)) | ((v4i)t & ~(s > t)));
+    }
+    float x = s[0] > s[1] ? s[0] : s[1], y = s[2] > s[3] ? s[2] : s[3];
+    return x > y ? x : y;
+}
+
+/* 2^x for x <= 126, within 1e-7 of the result; exactly 0 below -125, so for -inf; NaN for NaN.
+ * x = n + f with n whole and |f| <= 1/2; 2^f by a polynomial fitted to it; n goes into the exponent
+ * bits. Adding 1.5 * 2^23 rounds to whole numbers and leaves n in the low bits. */
+VT_INLINE vf v_exp2(vf x)
+{
+    const float magic = 12582912.0f;
+    vf c = v_max(v_splat(-126.0f), x); /* in this order it hands NaN on */
+    vf shifted = c + magic;
+    vf f = c - (shifted - magic);
+    vf p = f * 1.5353361e-4f + 1.3398874e-3f;
+    p = p * f + 9.6184374e-3f;
+    p = p * f + 5.5503324e-2f;
+    p = p * f + 2.4022648e-1f;
+    p = p * f + 6.9314720e-1f;
+    p = p * f + 1.0f;
+    vi bits = (vi)p + ((vi)shifted << 23);
+    return (vf)(bits & ~(x < -125.0f));
 }
 
 /* Element i of a row of either type. */

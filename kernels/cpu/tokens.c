@@ -61,8 +61,8 @@ void vt_cpu_cast(vt_stream *s, vt_mat y, vt_mat x)
     size_t n = y.rows * (size_t)y.cols;
 #pragma omp parallel for schedule(static) num_threads(s->dev->threads)
     for (size_t i = 0; i < n; i++) {
-        float v = x.type == VT_F32 ? ((const float *)x.p)[i]
-                                   : vt_bf16_to_f32(((const uint16_t *)x.p)[i]);
+        float v =
+            x.type == VT_F32 ? ((const float *)x.p)[i] : vt_bf16_to_f32(((const uint16_t *)x.p)[i]);
         if (y.type == VT_F32)
             ((float *)y.p)[i] = v;
         else

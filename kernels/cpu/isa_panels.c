@@ -1,0 +1,483 @@
+/* `dense` and `tiles`: one routine that walks a list of panels of 16 keys for 16 query slots.
+ *
+ * Layout in scratch, for one head of one image:
+ *   K  [groups][head_dim][16]           a panel is a group of 16 key slots, transposed
+ *   V  [blocks][groups * 16][width]     columns in blocks of two vectors (the last may be one)
+ *   Q  [head_dim][16]                   the group's real query rows
+ *   S  [16][128], O [16][padded]        scores of 8 panels; the output so far
+ * Slots follow the tile layout's token order (tiles) or the natural one (dense). Padding slots are
+ * zeros in K and V and masked in S; rows that are padding are not computed at all.
+ *
+ * For each block of 8 panels: S = Q K^T in register tiles of some rows x 2 vectors, the mask (-inf),
+ * the row maximum, P = 2^((S - max) scale log2 e), O = O 2^((old max - max) scale log2 e) + P V. The result of a query group does
+ * not depend on which thread computes it, or on how the groups were shared out. */
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/isa_vec.h"
+
+#include <math.h>
+
+enum {
+    COLS = VT_KEY_BLOCK * VT_TILE, /* of S */
+    PAIR = 2 * VL,                 /* columns of a register tile */
+#if defined(__AVX512F__) || defined(__aarch64__)
+    ROWS = 8, /* 8 x 2 accumulators of 32 registers */
+#else
+    ROWS = 6, /* 6 x 2 of 16 */
+#endif
+};
+
+typedef struct {
+    const vt_attn_item *it;
+    int groups, dims; /* key groups; head_dim rounded up to whole vectors */
+    float scale;      /* of scores, times log2(e): the exponential is a power of 2 */
+    float *k, *v, *q, *s, *o;
+    uint16_t *valid;    /* [groups] bit j: key slot j is a token */
+    int rows;           /* real query rows of the group in progress */
+    int token[VT_TILE]; /* their tokens */
+    int slot[VT_TILE];  /* and their slots in the group */
+    float max[VT_TILE], sum[VT_TILE], decay[VT_TILE];
+} work;
+
+/* A block of panels: which, and the mask of those that need one. */
+typedef struct {
+    int count;
+    uint32_t group[VT_KEY_BLOCK];
+    bool masked[VT_KEY_BLOCK];
+    uint16_t mask[VT_KEY_BLOCK][VT_TILE]; /* [panel][row] */
+} block;
+
+/* ---- packing ---- */
+
+VT_INLINE v4 four(const void *base, vt_dtype type, size_t at)
+{
+    return type == VT_F32 ? v4_load((const float *)base + at)
+                          : v4_load_bf16((const uint16_t *)base + at);
+}
+
+/* to [head_dim][16] = transpose of 16 tokens' rows of `base`; absent tokens are 0. */
+VT_INLINE void transpose_tokens(float *to, const vt_attn_item *it, const void *base,
+                                const int *token, vt_dtype type)
+{
+    int d = it->head_dim;
+    for (int j = 0; j < VT_TILE; j += 4) {
+        size_t at[4];
+        bool all = true;
+        for (int l = 0; l < 4; l++) {
+            all = all && token[j + l] >= 0;
+            at[l] = token[j + l] >= 0 ? (size_t)token[j + l] * it->row : 0;
+        }
+        int i = 0;
+        for (; all && i + 4 <= d; i += 4) {
+            v4 a = four(base, type, at[0] + (size_t)i);
+            v4 b = four(base, type, at[1] + (size_t)i);
+            v4 c = four(base, type, at[2] + (size_t)i);
+            v4 e = four(base, type, at[3] + (size_t)i);
+            v4 ab0 = V4_PICK(a, b, 0, 4, 1, 5), ab1 = V4_PICK(a, b, 2, 6, 3, 7);
+            v4 ce0 = V4_PICK(c, e, 0, 4, 1, 5), ce1 = V4_PICK(c, e, 2, 6, 3, 7);
+            v4_store(to + i * VT_TILE + j, V4_PICK(ab0, ce0, 0, 1, 4, 5));
+            v4_store(to + (i + 1) * VT_TILE + j, V4_PICK(ab0, ce0, 2, 3, 6, 7));
+            v4_store(to + (i + 2) * VT_TILE + j, V4_PICK(ab1, ce1, 0, 1, 4, 5));
+            v4_store(to + (i + 3) * VT_TILE + j, V4_PICK(ab1, ce1, 2, 3, 6, 7));
+        }
+        for (; i < d; i++)
+            for (int l = 0; l < 4; l++)
+                to[i * VT_TILE + j + l] = token[j + l] < 0 ? 0 : get1(base, type, (long)at[l] + i);
+    }
+}
+
+/* Column block b of V begins at column b * PAIR and has this many columns. */
+VT_INLINE int block_width(int dims, int b)
+{
+    return dims - b * PAIR < PAIR ? VL : PAIR;
+}
+
+VT_INLINE float *block_base(const work *w, int b)
+{
+    return w->v + (size_t)b * PAIR * (size_t)w->groups * VT_TILE;
+}
+
+VT_INLINE void pack_value(const work *w, size_t slot, int token, vt_dtype type)
+{
+    const vt_attn_item *it = w->it;
+    int d = it->head_dim;
+    const char *row = (const char *)it->v;
+    if (token >= 0)
+        row += (size_t)token * it->row * vt_dtype_bytes(type);
+    for (int c = 0; c < w->dims; c += VL) {
+        int b = c / PAIR;
+        float *to = block_base(w, b) + slot * (size_t)block_width(w->dims, b) + c % PAIR;
+        if (token >= 0 && c + VL <= d)
+            v_store(to, v_get(row, type, c));
+        else
+            for (int i = 0; i < VL; i++)
+                to[i] = token >= 0 && c + i < d ? get1(row, type, c + i) : 0;
+    }
+}
+
+VT_INLINE void tokens_of_group(const vt_attn_item *it, int group, int *token)
+{
+    for (int j = 0; j < VT_TILE; j++) {
+        int slot = group * VT_TILE + j;
+        if (it->group->kernel == VT_ATTN_TILES)
+            token[j] = it->group->tiles->token[slot];
+        else
+            token[j] = slot < it->tokens ? slot : -1;
+    }
+}
+
+VT_INLINE void pack_group(work *w, int group, vt_dtype type)
+{
+    const vt_attn_item *it = w->it;
+    int token[VT_TILE];
+    tokens_of_group(it, group, token);
+    float *k = w->k + (size_t)group * VT_TILE * (size_t)it->head_dim;
+    transpose_tokens(k, it, it->k, token, type);
+    w->valid[group] = 0;
+    for (int j = 0; j < VT_TILE; j++) {
+        w->valid[group] |= (uint16_t)((token[j] >= 0) << j);
+        pack_value(w, (size_t)group * VT_TILE + (size_t)j, token[j], type);
+    }
+}
+
+static void pack(work *w)
+{
+    if (w->it->type == VT_F32)
+        for (int g = 0; g < w->groups; g++)
+            pack_group(w, g, VT_F32);
+    else
+        for (int g = 0; g < w->groups; g++)
+            pack_group(w, g, VT_BF16);
+}
+
+/* The group's real rows, moved together. */
+static void load_queries(work *w, int group)
+{
+    const vt_attn_item *it = w->it;
+    int token[VT_TILE];
+    tokens_of_group(it, group, token);
+    w->rows = 0;
+    for (int j = 0; j < VT_TILE; j++)
+        if (token[j] >= 0) {
+            w->token[w->rows] = token[j];
+            w->slot[w->rows++] = j;
+        }
+    for (int r = w->rows; r < VT_TILE; r++)
+        w->token[r] = -1;
+    if (it->type == VT_F32)
+        transpose_tokens(w->q, it, it->q, w->token, VT_F32);
+    else
+        transpose_tokens(w->q, it, it->q, w->token, VT_BF16);
+    for (int r = 0; r < VT_TILE; r++) {
+        w->max[r] = -INFINITY;
+        w->sum[r] = 0;
+    }
+    memset(w->o, 0, VT_TILE * (size_t)w->dims * sizeof *w->o);
+}
+
+/* ---- register tiles ---- */
+
+/* s [rows][COLS] = Q K^T for `rows` rows and `vectors` (1 or 2) vectors of keys at k0 and k1, both
+ * with rows of 16 floats. rows and vectors are constants where this is inlined. */
+VT_INLINE void score_tile(int rows, int vectors, const float *q, const float *k0, const float *k1,
+                          int d, float *s0, float *s1)
+{
+    vf a[ROWS], b[ROWS];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+        a[r] = b[r] = (vf){0};
+    for (int i = 0; i < d; i++) {
+        vf x = v_load(k0 + (size_t)i * VT_TILE), y = x;
+        if (vectors == 2)
+            y = v_load(k1 + (size_t)i * VT_TILE);
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) {
+            vf f = v_splat(q[(size_t)i * VT_TILE + (size_t)r]);
+            a[r] += f * x;
+            if (vectors == 2)
+                b[r] += f * y;
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) {
+        v_store(s0 + r * COLS, a[r]);
+        if (vectors == 2)
+            v_store(s1 + r * COLS, b[r]);
+    }
+}
+
+/* o [rows][stride] = o * decay + P V for `rows` rows and `vectors` vectors of columns; V is
+ * [keys][vectors * VL] in each panel. */
+VT_INLINE void product_tile(int rows, int vectors, const float *p, const float *v, const block *bl,
+                            float *o, size_t stride, const float *decay)
+{
+    vf a[ROWS], b[ROWS];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) {
+        vf f = v_splat(decay[r]);
+        a[r] = v_load(o + (size_t)r * stride) * f;
+        b[r] = vectors == 2 ? v_load(o + (size_t)r * stride + VL) * f : f;
+    }
+    for (int n = 0; n < bl->count; n++, p += VT_TILE) {
+        const float *panel = v + (size_t)bl->group[n] * VT_TILE * (size_t)vectors * VL;
+        for (int k = 0; k < VT_TILE; k++, panel += vectors * VL) {
+            vf x = v_load(panel), y = x;
+            if (vectors == 2)
+                y = v_load(panel + VL);
+#pragma GCC unroll 8
+            for (int r = 0; r < rows; r++) {
+                vf f = v_splat(p[r * COLS + k]);
+                a[r] += f * x;
+                if (vectors == 2)
+                    b[r] += f * y;
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++) {
+        v_store(o + (size_t)r * stride, a[r]);
+        if (vectors == 2)
+            v_store(o + (size_t)r * stride + VL, b[r]);
+    }
+}
+
+/* Expands to a switch that calls TILE(rows) with a constant. */
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define MORE_ROWS(TILE)                                                                            \
+    case 7:                                                                                        \
+        TILE(7);                                                                                   \
+        break;                                                                                     \
+    case 8:                                                                                        \
+        TILE(8);                                                                                   \
+        break;
+#else
+#define MORE_ROWS(TILE)
+#endif
+#define FOR_ROWS(rows, TILE)                                                                       \
+    switch (rows) {                                                                                \
+    case 1:                                                                                        \
+        TILE(1);                                                                                   \
+        break;                                                                                     \
+    case 2:                                                                                        \
+        TILE(2);                                                                                   \
+        break;                                                                                     \
+    case 3:                                                                                        \
+        TILE(3);                                                                                   \
+        break;                                                                                     \
+    case 4:                                                                                        \
+        TILE(4);                                                                                   \
+        break;                                                                                     \
+    case 5:                                                                                        \
+        TILE(5);                                                                                   \
+        break;                                                                                     \
+    case 6:                                                                                        \
+        TILE(6);                                                                                   \
+        break;                                                                                     \
+        MORE_ROWS(TILE)                                                                            \
+    }
+
+static void score_rows(int rows, int vectors, const float *q, const float *k0, const float *k1,
+                       int d, float *s0, float *s1)
+{
+#define PAIR_OF(n) score_tile(n, 2, q, k0, k1, d, s0, s1)
+#define ONE_OF(n)  score_tile(n, 1, q, k0, k1, d, s0, s1)
+    if (vectors == 2)
+        FOR_ROWS(rows, PAIR_OF)
+    else
+        FOR_ROWS(rows, ONE_OF)
+#undef PAIR_OF
+#undef ONE_OF
+}
+
+static void product_rows(int rows, int vectors, const float *p, const float *v, const block *bl,
+                         float *o, size_t stride, const float *decay)
+{
+#define PAIR_OF(n) product_tile(n, 2, p, v, bl, o, stride, decay)
+#define ONE_OF(n)  product_tile(n, 1, p, v, bl, o, stride, decay)
+    if (vectors == 2)
+        FOR_ROWS(rows, PAIR_OF)
+    else
+        FOR_ROWS(rows, ONE_OF)
+#undef PAIR_OF
+#undef ONE_OF
+}
+
+/* ---- a block of panels ---- */
+
+/* Columns c .. c + PAIR of S: within one panel, or, where a vector is a whole panel, two panels. */
+static void scores(const work *w, const block *bl)
+{
+    int d = w->it->head_dim, cols = bl->count * VT_TILE;
+    for (int c = 0; c < cols; c += PAIR) {
+        const float *key[2];
+        int vectors = c + VL < cols ? 2 : 1;
+        for (int h = 0; h < vectors; h++) {
+            int col = c + h * VL;
+            size_t panel = bl->group[col / VT_TILE];
+            key[h] = w->k + panel * VT_TILE * (size_t)d + col % VT_TILE;
+        }
+        for (int r = 0; r < w->rows; r += ROWS) {
+            int rows = w->rows - r < ROWS ? w->rows - r : ROWS;
+            float *s = w->s + r * COLS + c;
+            score_rows(rows, vectors, w->q + r, key[0], key[vectors - 1], d, s, s + VL);
+        }
+    }
+}
+
+/* -inf where the row's bit for a key is not set. */
+static void apply_mask(float *s, uint16_t bits)
+{
+    vi lane_bit, all = v_splat_i(bits);
+    for (int c = 0; c < VT_TILE; c += VL) {
+        for (int i = 0; i < VL; i++)
+            lane_bit[i] = 1 << (c + i);
+        v_store(s + c, v_select((all & lane_bit) != 0, v_load(s + c), v_splat(-INFINITY)));
+    }
+}
+
+static void soften_row(work *w, int r, int cols)
+{
+    float *s = w->s + r * COLS;
+    vf top = v_splat(-INFINITY), total = {0};
+    for (int c = 0; c < cols; c += VL)
+        top = v_max(v_load(s + c), top);
+    float old = w->max[r], max = v_max_all(top);
+    max = old > max ? old : max;
+    if (max == -INFINITY) { /* no key of this row so far */
+        memset(s, 0, (size_t)cols * sizeof *s);
+        w->decay[r] = 1;
+        return;
+    }
+    vf m = v_splat(max), scale = v_splat(w->scale);
+    for (int c = 0; c < cols; c += VL) {
+        vf p = v_exp2((v_load(s + c) - m) * scale);
+        total += p;
+        v_store(s + c, p);
+    }
+    w->decay[r] = old == max ? 1 : v_exp2(v_splat((old - max) * w->scale))[0];
+    w->sum[r] = w->sum[r] * w->decay[r] + v_sum(total);
+    w->max[r] = max;
+}
+
+static void one_block(work *w, const block *bl)
+{
+    int cols = bl->count * VT_TILE;
+    scores(w, bl);
+    for (int p = 0; p < bl->count; p++)
+        for (int r = 0; bl->masked[p] && r < w->rows; r++)
+            apply_mask(w->s + r * COLS + p * VT_TILE, bl->mask[p][r]);
+    for (int r = 0; r < w->rows; r++)
+        soften_row(w, r, cols);
+    for (int b = 0; b * PAIR < w->dims; b++)
+        for (int r = 0; r < w->rows; r += ROWS) {
+            int rows = w->rows - r < ROWS ? w->rows - r : ROWS;
+            product_rows(rows, block_width(w->dims, b) / VL, w->s + r * COLS, block_base(w, b), bl,
+                         w->o + r * w->dims + b * PAIR, (size_t)w->dims, w->decay + r);
+        }
+}
+
+/* ---- which panels ---- */
+
+static void mask_from_bitmap(const work *w, const vt_bitmap *map, block *bl, int p)
+{
+    size_t byte = 2 * (size_t)bl->group[p];
+    for (int r = 0; r < w->rows; r++) {
+        const uint8_t *bits = map->bits + (size_t)w->token[r] * map->stride;
+        unsigned high = byte + 1 < map->stride ? bits[byte + 1] : 0;
+        bl->mask[p][r] = (uint16_t)((bits[byte] | high << 8) & w->valid[bl->group[p]]);
+    }
+}
+
+static void mask_from_tile(const work *w, const uint16_t *bits, block *bl, int p)
+{
+    for (int r = 0; r < w->rows; r++)
+        bl->mask[p][r] = bits[w->slot[r]] & w->valid[bl->group[p]];
+}
+
+static void mask_padding(const work *w, block *bl, int p)
+{
+    bl->masked[p] = w->valid[bl->group[p]] != 0xffff;
+    for (int r = 0; bl->masked[p] && r < w->rows; r++)
+        bl->mask[p][r] = w->valid[bl->group[p]];
+}
+
+static void all_panels(work *w)
+{
+    const vt_bitmap *map = w->it->group->bitmap;
+    block bl;
+    for (int g = 0; g < w->groups; g += bl.count) {
+        bl.count = w->groups - g < VT_KEY_BLOCK ? w->groups - g : VT_KEY_BLOCK;
+        for (int p = 0; p < bl.count; p++) {
+            bl.group[p] = (uint32_t)(g + p);
+            bl.masked[p] = map != NULL;
+            if (map)
+                mask_from_bitmap(w, map, &bl, p);
+            else
+                mask_padding(w, &bl, p);
+        }
+        one_block(w, &bl);
+    }
+}
+
+static void listed_panels(work *w, int group)
+{
+    const vt_tiles *t = w->it->group->tiles;
+    uint32_t end = t->start[group + 1];
+    block bl;
+    for (uint32_t i = t->start[group]; i < end; i += (uint32_t)bl.count) {
+        bl.count = end - i < VT_KEY_BLOCK ? (int)(end - i) : VT_KEY_BLOCK;
+        for (int p = 0; p < bl.count; p++) {
+            uint32_t tile = t->tile[i + (uint32_t)p];
+            bl.group[p] = tile & ~(uint32_t)VT_TILE_FULL;
+            bl.masked[p] = true;
+            if (tile & VT_TILE_FULL)
+                mask_padding(w, &bl, p);
+            else
+                mask_from_tile(w, t->bits[t->bits_at[i + (uint32_t)p]], &bl, p);
+        }
+        one_block(w, &bl);
+    }
+}
+
+/* ---- one item ---- */
+
+VT_INLINE void store_row(const work *w, int r, vt_dtype type)
+{
+    const vt_attn_item *it = w->it;
+    const float *o = w->o + r * w->dims;
+    char *out = (char *)it->out + (size_t)w->token[r] * it->out_row * vt_dtype_bytes(type);
+    float scale = w->sum[r] == 0 ? 0 : 1.0f / w->sum[r];
+    int i = 0;
+    for (; i + VL <= it->head_dim; i += VL)
+        v_put(out, type, i, v_load(o + i) * scale);
+    for (; i < it->head_dim; i++)
+        put1(out, type, i, o[i] * scale);
+}
+
+void VT_NAME(vt_attend_panels)(const vt_attn_item *it)
+{
+    const vt_tiles *tiles = it->group->kernel == VT_ATTN_TILES ? it->group->tiles : NULL;
+    size_t padded = vt_attn_padded(it->head_dim);
+    const float log2e = 1.44269504f;
+    work w = {.it = it, .scale = it->scale * log2e};
+    w.groups = tiles ? tiles->groups : (it->tokens + VT_TILE - 1) / VT_TILE;
+    w.dims = (it->head_dim + VL - 1) / VL * VL;
+    w.k = it->scratch;
+    w.v = w.k + (size_t)w.groups * VT_TILE * padded;
+    w.q = w.v + (size_t)w.groups * VT_TILE * padded;
+    w.o = w.q + VT_TILE * padded;
+    w.s = w.o + VT_TILE * padded;
+    w.valid = (uint16_t *)(w.s + VT_TILE * COLS);
+    pack(&w);
+    for (int g = it->first; g < it->last; g++) {
+        load_queries(&w, g);
+        if (tiles)
+            listed_panels(&w, g);
+        else
+            all_panels(&w);
+        for (int r = 0; r < w.rows; r++)
+            if (it->type == VT_F32)
+                store_row(&w, r, VT_F32);
+            else
+                store_row(&w, r, VT_BF16);
+    }
+}

@@ -1,0 +1,231 @@
+/* `rows`: exactly the allowed pairs, one query token at a time, from CSR.
+ *
+ * K and V of the head are copied to [N][padded] floats first, so that a key is one run of memory and
+ * all keys are near each other. Then for a query: the products with its keys, as many keys at a time
+ * as a vector has lanes (accumulators along head_dim, reduced together into one vector of scores);
+ * softmax over the scores; the weighted sum of the rows of V with the columns in registers. */
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/isa_vec.h"
+
+#include <math.h>
+
+enum { AHEAD = 2 * VL }; /* keys whose rows are fetched ahead */
+
+typedef struct {
+    const vt_attn_item *it;
+    size_t stride; /* of a row of K, V, q: padded head_dim, the padding zero */
+    float *k, *v, *q, *o, *s;
+} work;
+
+static uint32_t key_at(const vt_csr *c, uint32_t i)
+{
+    return c->key16 ? c->key16[i] : c->key32[i];
+}
+
+/* Row `token` of base as floats, then zeros. */
+VT_INLINE void widen_row(const work *w, float *to, const void *base, int token, vt_dtype type)
+{
+    int d = w->it->head_dim, i = 0;
+    const char *row = (const char *)base + (size_t)token * w->it->row * vt_dtype_bytes(type);
+    for (; i + VL <= d; i += VL)
+        v_store(to + i, v_get(row, type, i));
+    for (; i < d; i++)
+        to[i] = get1(row, type, i);
+    for (; i < (int)w->stride; i++)
+        to[i] = 0;
+}
+
+VT_INLINE void widen_keys(const work *w, vt_dtype type)
+{
+    for (int t = 0; t < w->it->tokens; t++) {
+        widen_row(w, w->k + (size_t)t * w->stride, w->it->k, t, type);
+        widen_row(w, w->v + (size_t)t * w->stride, w->it->v, t, type);
+    }
+}
+
+/* ---- VL dot products at once ---- */
+
+#if defined(__clang__)
+#define PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define PICK(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})
+#endif
+
+/* Halving steps. Within each quarter of four lanes: (a0+a1, a2+a3, b0+b1, b2+b3). */
+VT_INLINE vf add_neighbours(vf a, vf b)
+{
+#if defined(__AVX512F__)
+    return PICK(a, b, 0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30) +
+           PICK(a, b, 1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31);
+#elif defined(__AVX2__)
+    return PICK(a, b, 0, 2, 8, 10, 4, 6, 12, 14) + PICK(a, b, 1, 3, 9, 11, 5, 7, 13, 15);
+#else
+    return PICK(a, b, 0, 2, 4, 6) + PICK(a, b, 1, 3, 5, 7);
+#endif
+}
+
+/* The same with whole quarters in place of lanes. */
+#if defined(__AVX512F__)
+VT_INLINE vf add_quarters(vf a, vf b)
+{
+    return PICK(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
+           PICK(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+}
+#elif defined(__AVX2__)
+VT_INLINE vf add_quarters(vf a, vf b)
+{
+    return PICK(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + PICK(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+}
+#endif
+
+/* Lane i: the sum of all lanes of a[i]. */
+VT_INLINE vf sum_each(const vf *a)
+{
+    vf q[VL / 4];
+#pragma GCC unroll 4
+    for (int i = 0; i < VL / 4; i++)
+        q[i] = add_neighbours(add_neighbours(a[4 * i], a[4 * i + 1]),
+                              add_neighbours(a[4 * i + 2], a[4 * i + 3]));
+#if defined(__AVX512F__)
+    return add_quarters(add_quarters(q[0], q[1]), add_quarters(q[2], q[3]));
+#elif defined(__AVX2__)
+    return add_quarters(q[0], q[1]);
+#else
+    return q[0];
+#endif
+}
+
+VT_INLINE vf dots(const work *w, const float *const *key)
+{
+    vf a[VL];
+#pragma GCC unroll 16
+    for (int j = 0; j < VL; j++)
+        a[j] = (vf){0};
+    for (size_t i = 0; i < w->stride; i += VL) {
+        vf q = v_load(w->q + i);
+#pragma GCC unroll 16
+        for (int j = 0; j < VL; j++)
+            a[j] += q * v_load(key[j] + i);
+    }
+    return sum_each(a);
+}
+
+VT_INLINE void fetch(const float *row, size_t n)
+{
+    for (size_t i = 0; i < n; i += 16)
+        __builtin_prefetch(row + i);
+}
+
+/* Scores of keys first .. last - 1 of the list; what remains of the last vector is -inf. The
+ * greatest is returned. */
+static float score_keys(const work *w, uint32_t first, uint32_t last)
+{
+    const vt_csr *c = w->it->group->csr;
+    vf top = v_splat(-INFINITY);
+    for (uint32_t i = first; i < last; i += VL) {
+        const float *key[VL];
+        for (uint32_t j = 0; j < VL; j++) {
+            uint32_t at = i + j < last ? i + j : last - 1;
+            key[j] = w->k + key_at(c, at) * w->stride;
+            if (at + AHEAD < last)
+                fetch(w->k + key_at(c, at + AHEAD) * w->stride, w->stride);
+        }
+        vf s = dots(w, key);
+        float *to = w->s + (i - first);
+        v_store(to, s);
+        for (uint32_t j = last - i; j < VL; j++)
+            to[j] = -INFINITY;
+        top = v_max(v_load(to), top);
+    }
+    return v_max_all(top);
+}
+
+/* Scores become weights; their sum is returned. */
+static float soften(float *s, uint32_t n, float max, float scale)
+{
+    vf m = v_splat(max), c = v_splat(scale), total = {0};
+    for (uint32_t i = 0; i < n; i += VL) {
+        vf p = v_exp2((v_load(s + i) - m) * c);
+        v_store(s + i, p);
+        total += p;
+    }
+    return v_sum(total);
+}
+
+/* o[0 .. vectors * VL) = sum of weight * V row, over the listed keys. */
+VT_INLINE void weigh(const work *w, uint32_t first, uint32_t last, size_t column, int vectors)
+{
+    const vt_csr *c = w->it->group->csr;
+    vf a[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < vectors; i++)
+        a[i] = (vf){0};
+    for (uint32_t j = first; j < last; j++) {
+        const float *v = w->v + key_at(c, j) * w->stride + column;
+        vf p = v_splat(w->s[j - first]);
+        if (j + AHEAD < last)
+            fetch(w->v + key_at(c, j + AHEAD) * w->stride + column, (size_t)(vectors * VL));
+#pragma GCC unroll 8
+        for (int i = 0; i < vectors; i++)
+            a[i] += p * v_load(v + i * VL);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < vectors; i++)
+        v_store(w->o + column + (size_t)(i * VL), a[i]);
+}
+
+static void weigh_values(const work *w, uint32_t first, uint32_t last)
+{
+    size_t c = 0;
+    for (; c + 8 * VL <= w->stride; c += 8 * VL)
+        weigh(w, first, last, c, 8);
+    for (; c + 4 * VL <= w->stride; c += 4 * VL)
+        weigh(w, first, last, c, 4);
+    for (; c + 2 * VL <= w->stride; c += 2 * VL)
+        weigh(w, first, last, c, 2);
+    for (; c < w->stride; c += VL)
+        weigh(w, first, last, c, 1);
+}
+
+VT_INLINE void one_query(const work *w, int query, vt_dtype type)
+{
+    const float log2e = 1.44269504f;
+    const vt_attn_item *it = w->it;
+    uint32_t first = it->group->csr->start[query], last = it->group->csr->start[query + 1];
+    char *out = (char *)it->out + (size_t)query * it->out_row * vt_dtype_bytes(type);
+    if (first == last) {
+        memset(out, 0, (size_t)it->head_dim * vt_dtype_bytes(type));
+        return;
+    }
+    widen_row(w, w->q, it->q, query, type);
+    float max = score_keys(w, first, last);
+    float sum = soften(w->s, last - first, max, it->scale * log2e);
+    weigh_values(w, first, last);
+    float scale = 1.0f / sum;
+    int i = 0;
+    for (; i + VL <= it->head_dim; i += VL)
+        v_put(out, type, i, v_load(w->o + i) * scale);
+    for (; i < it->head_dim; i++)
+        put1(out, type, i, w->o[i] * scale);
+}
+
+VT_INLINE void all_queries(const work *w, vt_dtype type)
+{
+    widen_keys(w, type);
+    for (int q = w->it->first; q < w->it->last; q++)
+        one_query(w, q, type);
+}
+
+void VT_NAME(vt_attend_rows)(const vt_attn_item *it)
+{
+    work w = {.it = it, .stride = vt_attn_padded(it->head_dim)};
+    w.k = it->scratch;
+    w.v = w.k + (size_t)it->tokens * w.stride;
+    w.q = w.v + (size_t)it->tokens * w.stride;
+    w.o = w.q + w.stride;
+    w.s = w.o + w.stride;
+    if (it->type == VT_F32)
+        all_queries(&w, VT_F32);
+    else
+        all_queries(&w, VT_BF16);
+}
