@@ -1,14 +1,13 @@
 /* Writing a safetensors file: header padded with spaces to a multiple of 8 bytes, then the tensors
- * in the order given. Into a file beside the target, renamed when it is complete and on disk.
+ * in the order given. How the file appears whole or not at all: whole_file.c.
  */
 #include "weights_tools/st_header.h"
+#include "weights_tools/whole_file.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 /* Bytes of an entry's tensor, or false where they are not to be counted. */
 static bool entry_bytes(const st_entry *e, size_t *bytes)
@@ -81,75 +80,21 @@ static char *make_header(const char *path, const st_entry *entries, size_t count
     return text;
 }
 
-static bool write_all(int fd, const char *p, size_t n)
-{
-    while (n > 0) {
-        ssize_t done = write(fd, p, n);
-        if (done < 0 && errno != EINTR)
-            return false;
-        if (done > 0) {
-            p += done;
-            n -= (size_t)done;
-        }
-    }
-    return true;
-}
-
-static bool write_body(int fd, const char *header, size_t n, const st_entry *entries, size_t count)
-{
-    bool ok = write_all(fd, header, n);
-    for (size_t i = 0; ok && i < count; i++) {
-        size_t bytes = 0;
-        entry_bytes(entries + i, &bytes);
-        ok = write_all(fd, entries[i].data, bytes);
-    }
-    return ok && fsync(fd) == 0;
-}
-
-/* A name that no other file in the folder has, opened for writing. */
-static int open_partial(const char *path, char *partial, size_t size)
-{
-    int fd = -1;
-    for (int i = 0; i < 100 && fd < 0; i++) {
-        snprintf(partial, size, "%s.%ld-%d.partial", path, (long)getpid(), i);
-        fd = open(partial, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (fd < 0 && errno != EEXIST)
-            break;
-    }
-    return fd;
-}
-
-static int write_file(const char *path, const char *header, size_t n, const st_entry *entries,
-                      size_t count, vt_status *st)
-{
-    size_t size = strlen(path) + 48;
-    char *partial = vt_alloc(size, 1, "path", st);
-    if (!partial)
-        return -1;
-    int rc = 0, fd = open_partial(path, partial, size);
-    if (fd < 0) {
-        bool place = errno == ENOENT || errno == ENOTDIR || errno == EACCES;
-        rc = vt_fail(st, place ? VT_USAGE : VT_MACHINE, "%s: cannot be written: %s", path,
-                     strerror(errno));
-    } else {
-        bool ok = write_body(fd, header, n, entries, count);
-        ok = close(fd) == 0 && ok;
-        if (!ok || rename(partial, path)) {
-            rc = vt_fail(st, VT_MACHINE, "%s: writing failed: %s", path, strerror(errno));
-            unlink(partial);
-        }
-    }
-    vt_free(partial);
-    return rc;
-}
-
 int st_write(const char *path, const st_entry *entries, size_t count, vt_status *st)
 {
-    size_t n;
-    char *header = make_header(path, entries, count, &n, st);
-    if (!header)
+    if (count >= INT_MAX)
+        return vt_fail(st, VT_USAGE, "%s: too many tensors (%zu)", path, count);
+    vt_file_part *part = vt_alloc(count + 1, sizeof *part, "file parts", st);
+    if (!part)
         return -1;
-    int rc = write_file(path, header, n, entries, count, st);
+    char *header = make_header(path, entries, count, &part[0].bytes, st);
+    part[0].data = header;
+    for (size_t i = 0; header && i < count; i++) {
+        part[i + 1].data = entries[i].data;
+        entry_bytes(entries + i, &part[i + 1].bytes);
+    }
+    int rc = header ? vt_write_file(path, part, (int)count + 1, st) : -1;
     vt_free(header);
+    vt_free(part);
     return rc;
 }

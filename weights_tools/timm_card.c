@@ -1,0 +1,99 @@
+/* The model card: each fact of a finished configuration as text, with its origin. */
+#include "weights_tools/timm_build.h"
+
+#include <stdio.h>
+
+typedef enum { NUMBER, PAIR, FLAG, OTHER } fact_kind;
+
+#define AT(member) offsetof(timm_config, member)
+
+static const struct {
+    const char *name; /* timm's, where it has one */
+    fact_kind kind;
+    size_t at;
+} card[FACTS] = {
+    [FACT_ARCHITECTURE] = {"architecture", OTHER, 0},
+    [FACT_IMG_SIZE] = {"img_size", PAIR, AT(vit.img_h)},
+    [FACT_SAVED_SIZE] = {"saved_img_size", PAIR, AT(vit.saved_h)},
+    [FACT_PATCH_SIZE] = {"patch_size", PAIR, AT(vit.patch_h)},
+    [FACT_IN_CHANS] = {"in_chans", NUMBER, AT(vit.channels)},
+    [FACT_EMBED_DIM] = {"embed_dim", NUMBER, AT(vit.width)},
+    [FACT_DEPTH] = {"depth", NUMBER, AT(vit.layers)},
+    [FACT_NUM_HEADS] = {"num_heads", NUMBER, AT(vit.heads)},
+    [FACT_HIDDEN] = {"mlp_hidden", NUMBER, AT(vit.hidden)},
+    [FACT_NUM_CLASSES] = {"num_classes", NUMBER, AT(vit.classes)},
+    [FACT_CLASS_TOKEN] = {"class_token", FLAG, AT(vit.class_token)},
+    [FACT_DISTILLED] = {"distilled", FLAG, AT(vit.dist_token)},
+    [FACT_REG_TOKENS] = {"reg_tokens", NUMBER, AT(vit.reg_tokens)},
+    [FACT_POS_EMBED] = {"pos_embed", FLAG, AT(vit.pos_embed)},
+    [FACT_NO_EMBED_CLASS] = {"no_embed_class", FLAG, AT(vit.no_embed_class)},
+    [FACT_PRE_NORM] = {"pre_norm", FLAG, AT(vit.pre_norm)},
+    [FACT_FINAL_NORM] = {"final_norm", FLAG, AT(vit.final_norm)},
+    [FACT_FC_NORM] = {"fc_norm", FLAG, AT(vit.fc_norm)},
+    [FACT_QKV_BIAS] = {"qkv_bias", FLAG, AT(vit.qkv_bias)},
+    [FACT_PROJ_BIAS] = {"proj_bias", FLAG, AT(vit.proj_bias)},
+    [FACT_QK_NORM] = {"qk_norm", FLAG, AT(vit.qk_norm)},
+    [FACT_LAYER_SCALE] = {"layer_scale", FLAG, AT(vit.layer_scale)},
+    [FACT_GLOBAL_POOL] = {"global_pool", OTHER, 0},
+    [FACT_POOL_INCLUDE_PREFIX] = {"pool_include_prefix", FLAG, AT(vit.pool_include_prefix)},
+    [FACT_ACT] = {"act", OTHER, 0},
+    [FACT_NORM_EPS] = {"norm_eps", OTHER, 0},
+    [FACT_INTERPOLATION] = {"interpolation", OTHER, 0},
+    [FACT_CROP_MODE] = {"crop_mode", OTHER, 0},
+    [FACT_CROP_PCT] = {"crop_pct", OTHER, 0},
+    [FACT_MEAN] = {"mean", OTHER, 0},
+    [FACT_STD] = {"std", OTHER, 0},
+    [FACT_LABELS] = {"label_names", OTHER, 0},
+};
+
+static void word_text(const timm_config *c, fact_id f, char *out, size_t n)
+{
+    static const char *const pools[] = {"token", "avg", "max", "avgmax"};
+    static const char *const acts[] = {"none", "gelu", "gelu_tanh", "quick_gelu"};
+    static const char *const crops[] = {"center", "squash", "border"};
+    const char *word = f == FACT_ARCHITECTURE                      ? c->vit.architecture
+                       : f == FACT_GLOBAL_POOL                     ? pools[c->vit.pool]
+                       : f == FACT_ACT                             ? acts[c->vit.act]
+                       : f == FACT_CROP_MODE                       ? crops[c->pre.crop_mode]
+                       : c->pre.interpolation == VT_INTERP_BICUBIC ? "bicubic"
+                                                                   : "bilinear";
+    snprintf(out, n, "%.64s", word);
+}
+
+static void other_text(const timm_config *c, fact_id f, char *out, size_t n)
+{
+    const double *x = f == FACT_MEAN ? c->pre.mean : c->pre.std;
+    if (f == FACT_MEAN || f == FACT_STD)
+        snprintf(out, n, "%.9g, %.9g, %.9g", x[0], x[1], x[2]);
+    else if (f == FACT_NORM_EPS || f == FACT_CROP_PCT)
+        snprintf(out, n, "%.9g", f == FACT_NORM_EPS ? c->vit.norm_eps : c->pre.crop_pct);
+    else if (f == FACT_LABELS)
+        snprintf(out, n, c->labels ? "%.40s%s" : "none", c->labels ? c->label[0] : "",
+                 c->labels > 1 ? ", ..." : "");
+    else
+        word_text(c, f, out, n);
+}
+
+int timm_card(timm_config *c, const vt_origin *from, vt_status *st)
+{
+    c->fact = vt_alloc(FACTS, sizeof *c->fact, "model card", st);
+    if (!c->fact)
+        return -1;
+    c->facts = FACTS;
+    for (int f = 0; f < FACTS; f++) {
+        struct vt_fact *fact = c->fact + f;
+        const char *at = (const char *)c + card[f].at;
+        const int *pair = (const int *)(const void *)at;
+        snprintf(fact->name, sizeof fact->name, "%s", card[f].name);
+        fact->origin = from[f];
+        if (card[f].kind == NUMBER)
+            snprintf(fact->value, sizeof fact->value, "%d", *pair);
+        else if (card[f].kind == PAIR)
+            snprintf(fact->value, sizeof fact->value, "%dx%d", pair[0], pair[1]);
+        else if (card[f].kind == FLAG)
+            snprintf(fact->value, sizeof fact->value, "%s", *(const bool *)at ? "yes" : "no");
+        else
+            other_text(c, (fact_id)f, fact->value, sizeof fact->value);
+    }
+    return 0;
+}
