@@ -122,9 +122,8 @@ const char *cli_nearest(const char *text, const char *const *candidates, int cou
 
 void cli_help(const cli_command *command, FILE *f); /* NULL: of the program */
 
-/* o as the library takes it. `batch`: images a forward pass, 0 for one. -1: --weights is missing. */
-int cli_model_options(const cli_options *o, int batch, vitrun_options *out, vitrun_error *err);
-/* Opens the model and adds its warnings to the notes (io NULL: drops them). */
+/* Opens the model for `batch` images a forward pass, and adds its warnings to the notes (io NULL:
+ * drops them). */
 vitrun_model *cli_open(const cli_options *o, int batch, cli_io *io, vitrun_error *err);
 
 /* ---- output ---- */

@@ -90,7 +90,7 @@ static void occupy_standard_streams(void)
 }
 
 /* ---- the model ---- */
-int cli_model_options(const cli_options *o, int batch, vitrun_options *out, vitrun_error *err)
+static int model_options(const cli_options *o, int batch, vitrun_options *out, vitrun_error *err)
 {
     if (!o->weights)
         return vte_fail(err, VITRUN_USAGE,
@@ -124,7 +124,7 @@ int cli_model_options(const cli_options *o, int batch, vitrun_options *out, vitr
 vitrun_model *cli_open(const cli_options *o, int batch, cli_io *io, vitrun_error *err)
 {
     vitrun_options options;
-    if (cli_model_options(o, batch, &options, err) != 0)
+    if (model_options(o, batch, &options, err) != 0)
         return NULL;
     vitrun_model *model = vitrun_open(&options, err);
     for (int i = 0; model && io && i < vitrun_warning_count(model); i++)

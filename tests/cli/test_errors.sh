@@ -1,0 +1,64 @@
+#!/bin/sh
+# Bad inputs and a failing machine: one line, nothing on standard output, the right exit status.
+. tests/cli/lib.sh
+
+echo 'not an image' >"$tmp/text.png"
+: >"$tmp/empty"
+head -c 5000 "$vit" >"$tmp/cut.safetensors"
+head -c 5000 "$image" >"$tmp/cut.png"
+echo '{"version": 1, "layrs": {}}' >"$tmp/typo.json"
+echo '{"version": 1, "layers": {"0": "axial_2d("}}' >"$tmp/expression.json"
+echo '{' >"$tmp/cut.json"
+mkdir "$tmp/folder"
+
+refuses 3 "$tmp/absent.safetensors" --weights "$tmp/absent.safetensors" "$image"
+refuses 3 "$tmp/cut.safetensors" --weights "$tmp/cut.safetensors" "$image"
+refuses 3 "$tmp/empty" info --weights "$tmp/empty"
+refuses 3 "$tmp/text.png" --weights "$tmp/text.png" "$image"
+refuses 3 "$tmp/folder" --weights "$tmp/folder" "$image"
+refuses 3 "$tmp/absent.json" --weights "$vit" --config "$tmp/absent.json" "$image"
+ok "weights and configuration"
+
+for command in run info check mask bench; do
+    case $command in run | check) picture=$image ;; *) picture= ;; esac
+    # shellcheck disable=SC2086
+    refuses 3 "$tmp/absent.json" $command --weights "$vit" --mask-config "$tmp/absent.json" $picture
+done
+refuses 3 'layers' --weights "$vit" --mask-config "$tmp/typo.json" "$image"
+refuses 3 "$tmp/expression.json" --weights "$vit" --mask-config "$tmp/expression.json" "$image"
+refuses 3 "$tmp/cut.json" mask --grid 8x8 --mask-config "$tmp/cut.json"
+ok "mask configurations"
+
+refuses 3 "$tmp/absent" --weights "$vit" --labels "$tmp/absent" "$image"
+printf 'one\ntwo\n' >"$tmp/labels"
+refuses 3 "$tmp/labels" --weights "$vit" --labels "$tmp/labels" "$image"
+ok "labels"
+
+for bad in "$tmp/absent.png" "$tmp/text.png" "$tmp/empty" "$tmp/cut.png" "$tmp/folder"; do
+    refuses 3 "$bad" --weights "$vit" "$bad"
+    refuses 3 "$bad" --weights "$vit" --json "$bad"
+done
+refuses 3 "$tmp/text.png" check --weights "$vit" "$tmp/text.png"
+refuses 3 "$tmp/text.png" bench --weights "$vit" "$tmp/text.png"
+refuses 3 'a\x0ab' --weights "$vit" "$tmp/a
+b.png"
+ok "images"
+
+run --weights "$vit" --topk 1 "$tmp/absent.png" "$image" "$tmp/text.png" "$image"
+[ "$status" -eq 3 ] || fail "expected status 3"
+[ "$(grep -c '%' "$tmp/out")" -eq 2 ] || fail "the good images are not all there"
+[ "$(wc -l <"$tmp/err")" -eq 2 ] || fail "expected a line for each bad image and nothing else"
+run --weights "$vit" --json --batch 2 "$image" "$tmp/text.png" "$image"
+[ "$status" -eq 3 ] || fail "expected status 3"
+holds 'len(d["results"]) == 3 and d["results"][1].keys() == {"image", "error"}'
+holds 'd["results"][0]["top"] == d["results"][2]["top"]'
+ok "a bad image among others is reported and the rest still run"
+
+refuses 1 'memory' --weights "$vit" --max-memory 1K "$image"
+refuses 1 'memory' bench --weights "$vit" --max-memory 50K --batch 4000
+refuses 1 'CUDA' --weights "$vit" --device cuda "$image"
+refuses 1 'CUDA' bench --attention 2x65x16 --device cuda
+refuses 1 "$tmp/nowhere" --weights "$vit" --features "$tmp/nowhere/f.npy" "$image"
+refuses 1 "$tmp/nowhere" mask --grid 4x4 --mask 'axial_2d()' --save "$tmp/nowhere/m.safetensors"
+refuses 1 "$tmp/empty" mask --grid 4x4 --mask 'axial_2d()' --png "$tmp/empty"
+ok "the machine: memory, device, disk"
