@@ -21,8 +21,8 @@ typedef struct { /* what masks must fit */
     int grid_h, grid_w; /* patches */
 } vt_mask_shape;
 
-typedef struct { /* heads of one layer that share a mask */
-    uint16_t *head;  /* [heads], ascending */
+typedef struct {    /* heads of one layer that share a mask */
+    uint16_t *head; /* [heads], ascending */
     int heads;
     const vt_mask *mask; /* NULL: dense, every pair on */
     char *text;          /* the expression as written, for reports; "dense" */
@@ -30,16 +30,16 @@ typedef struct { /* heads of one layer that share a mask */
 
 typedef struct {
     int groups;
-    vt_mask_group *group;    /* ordered by first head; every head is in exactly one */
+    vt_mask_group *group;     /* ordered by first head; every head is in exactly one */
     double density_threshold; /* the layer's, else the document's, else < 0: not given */
-    char *kernel;            /* forced kernel name or NULL */
+    char *kernel;             /* forced kernel name or NULL */
 } vt_layer_masks;
 
 typedef struct vt_masks {
     int layers;
-    vt_layer_masks *layer; /* [layers] */
+    vt_layer_masks *layer;    /* [layers] */
     double density_threshold; /* of the document, < 0: not given */
-    vt_mask **mask;        /* owned: every distinct mask object */
+    vt_mask **mask;           /* owned: every distinct mask object */
     int masks;
 } vt_masks;
 
