@@ -194,9 +194,10 @@ void report_profile_text(FILE *f, const vitrun_context *context, long forwards)
 /* ---- layers ---- */
 void report_layers_text(FILE *f, const vitrun_model *model, const vitrun_context *context)
 {
-    char mask[CLI_AMOUNT], work[CLI_AMOUNT];
-    cli_table *t = cli_table_new(context ? "rlrlrrrrl" : "rlrlrrrl");
-    cli_cells(t, (const char *const[]){"layer", "heads", "density", "kernel", "predicted", NULL});
+    char mask[CLI_AMOUNT], work[CLI_AMOUNT], nnz[CLI_AMOUNT];
+    cli_table *t = cli_table_new(context ? "rlrrlrrrrl" : "rlrrlrrrl");
+    cli_cells(
+        t, (const char *const[]){"layer", "heads", "density", "nnz", "kernel", "predicted", NULL});
     if (context)
         cli_cell(t, "measured");
     cli_cells(t, (const char *const[]){"mask", "work", "reason", NULL});
@@ -206,6 +207,7 @@ void report_layers_text(FILE *f, const vitrun_model *model, const vitrun_context
         cli_cell(t, "%d", l->layer);
         cli_cell(t, "%s", l->heads);
         cli_cell(t, "%.1f %%", 100 * l->density);
+        cli_cell(t, "%s", cli_count(nnz, (uint64_t)l->nnz));
         cli_cell(t, "%s", l->kernel);
         cli_cell(t, l->predicted_ms < 0 ? "-" : "%.3f ms", l->predicted_ms);
         if (context)

@@ -40,8 +40,8 @@ for bad in "$tmp/absent.png" "$tmp/text.png" "$tmp/empty" "$tmp/cut.png" "$tmp/f
 done
 refuses 3 "$tmp/text.png" check --weights "$vit" "$tmp/text.png"
 refuses 3 "$tmp/text.png" bench --weights "$vit" "$tmp/text.png"
-refuses 3 'a\x0ab' --weights "$vit" "$tmp/a
-b.png"
+refuses 3 'b.png' --weights "$vit" "$tmp/a
+b.png" # still one line
 ok "images"
 
 run --weights "$vit" --topk 1 "$tmp/absent.png" "$image" "$tmp/text.png" "$image"
