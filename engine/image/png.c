@@ -5,7 +5,7 @@
  *
  *   grey 1, 2, 4 bits   x 255, 85, 17        16-bit grey        saturates at 255 (not >> 8)
  *   alpha, tRNS         dropped              16-bit colour      high byte
- *   palette             looked up; an index past its end is the grey of that value
+ *   palette             looked up; an index past its end is black
  *   APNG                the default image    gAMA, iCCP, sRGB   ignored
  *
  * Not here: colour management, animation, text chunks.
@@ -347,11 +347,12 @@ static bool unfilter(uint8_t *row, const uint8_t *up, size_t n, size_t step, int
 static void make_colors(uint8_t colors[256][3], const png_header *h)
 {
     int scale = h->color == GREY && h->depth < 8 ? 255 / ((1 << h->depth) - 1) : 1;
-    for (int v = 0; v < 256; v++) {
-        memset(colors[v], (uint8_t)(v * scale), 3);
-        if (h->color == PALETTE && v < h->entries)
-            memcpy(colors[v], h->palette + 3 * v, 3);
-    }
+    memset(colors, 0, 256 * sizeof *colors);
+    if (h->color == PALETTE)
+        memcpy(colors, h->palette, (size_t)h->entries * 3);
+    else
+        for (int v = 0; v < 256; v++)
+            memset(colors[v], (uint8_t)(v * scale), 3);
 }
 
 /* Pixel i of a row of one-channel (or grey and alpha) pixels, in 8 bits. */

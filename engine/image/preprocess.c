@@ -3,22 +3,20 @@
  *   scale_h, scale_w = floor(height / crop_pct), floor(width / crop_pct)
  *   center  the short side becomes scale, the long one int(scale * long / short); if scale_h and
  *           scale_w differ, both sides divided by min(h / scale_h, w / scale_w), rounded half to
- *           even, and then always bilinear; centre crop, missing pixels are 0
+ *           even; centre crop, missing pixels are 0
  *   squash  exactly scale_w x scale_h, the aspect is not kept; centre crop
  *   border  both sides divided by max(h / scale_h, w / scale_w); centre crop, missing pixels are
  *           round(255 * mean)
  *   then    (v / 255 - mean) / std in fp32
  * A crop begins at round((size - target) / 2), half to even; padding puts the odd pixel right and
  * below. With one channel the picture becomes grey first: ITU-R 601-2 luma, as .convert('L').
+ *
+ * Checked against timm 1.0.31. (1.0.29 still took bilinear weights in mode center where scale_h and
+ * scale_w differ, whatever the model's configuration says.)
  */
 #include "engine/image/internal.h"
 
 #include <math.h>
-
-typedef struct {
-    int64_t out_w, out_h; /* the whole picture resized */
-    vt_interpolation how;
-} geometry;
 
 /* Half to even, as Python's round(). */
 static double round_even(double x)
@@ -29,22 +27,23 @@ static double round_even(double x)
     return rest < 0.5 ? low : low + 1;
 }
 
-static void keep_ratio(geometry *g, const vt_image *in, double ratio)
+static void keep_ratio(resize_window *win, const vt_image *in, double ratio)
 {
-    g->out_w = (int64_t)round_even(in->width / ratio);
-    g->out_h = (int64_t)round_even(in->height / ratio);
+    win->out_w = (int64_t)round_even(in->width / ratio);
+    win->out_h = (int64_t)round_even(in->height / ratio);
 }
 
-static void short_side(geometry *g, const vt_image *in, int64_t scale)
+static void short_side(resize_window *win, const vt_image *in, int64_t scale)
 {
     bool tall = in->width <= in->height;
     double small = tall ? in->width : in->height, large = tall ? in->height : in->width;
     int64_t length = (int64_t)((double)scale * large / small);
-    g->out_w = tall ? scale : length;
-    g->out_h = tall ? length : scale;
+    win->out_w = tall ? scale : length;
+    win->out_h = tall ? length : scale;
 }
 
-static int plan(geometry *g, const vt_image *in, const vt_preprocess *pre, vt_status *st)
+/* The size of the whole picture resized. */
+static int plan(resize_window *win, const vt_image *in, const vt_preprocess *pre, vt_status *st)
 {
     double scale_h = floor(pre->height / pre->crop_pct);
     double scale_w = floor(pre->width / pre->crop_pct);
@@ -52,27 +51,24 @@ static int plan(geometry *g, const vt_image *in, const vt_preprocess *pre, vt_st
         return vt_fail(st, VT_USAGE, "crop_pct %g: cannot resize for %d x %d pixels", pre->crop_pct,
                        pre->width, pre->height);
     double ratio_h = in->height / scale_h, ratio_w = in->width / scale_w;
-    g->how = pre->interpolation;
     switch (pre->crop_mode) {
     case VT_CROP_SQUASH:
-        g->out_w = (int64_t)scale_w;
-        g->out_h = (int64_t)scale_h;
+        win->out_w = (int64_t)scale_w;
+        win->out_h = (int64_t)scale_h;
         break;
     case VT_CROP_BORDER:
-        keep_ratio(g, in, fmax(ratio_h, ratio_w));
+        keep_ratio(win, in, fmax(ratio_h, ratio_w));
         break;
     case VT_CROP_CENTER:
-        if (scale_h == scale_w) {
-            short_side(g, in, (int64_t)scale_h);
-        } else {
-            keep_ratio(g, in, fmin(ratio_h, ratio_w));
-            g->how = VT_INTERP_BILINEAR; /* timm does not hand the interpolation on here */
-        }
+        if (scale_h == scale_w)
+            short_side(win, in, (int64_t)scale_h);
+        else
+            keep_ratio(win, in, fmin(ratio_h, ratio_w));
     }
-    if (g->out_w < 1 || g->out_h < 1)
+    if (win->out_w < 1 || win->out_h < 1)
         return vt_fail(st, VT_INPUT,
                        "picture of %d x %d pixels is too narrow: it would shrink to %lld x %lld",
-                       in->width, in->height, (long long)g->out_w, (long long)g->out_h);
+                       in->width, in->height, (long long)win->out_w, (long long)win->out_h);
     return 0;
 }
 
@@ -142,18 +138,18 @@ static void normalise(float *out, const uint8_t *window, int top, int left, int 
 static int transform(float *out, const uint8_t *pixels, const vt_image *in,
                      const vt_preprocess *pre, int channels, vt_status *st)
 {
-    geometry g = {0};
-    if (plan(&g, in, pre, st) != 0)
+    resize_window win = {0};
+    if (plan(&win, in, pre, st) != 0)
         return -1;
-    resize_window win = {.out_w = g.out_w, .out_h = g.out_h};
     int top, left;
-    center(g.out_w, pre->width, &win.x, &left, &win.w);
-    center(g.out_h, pre->height, &win.y, &top, &win.h);
+    center(win.out_w, pre->width, &win.x, &left, &win.w);
+    center(win.out_h, pre->height, &win.y, &top, &win.h);
     size_t n = (size_t)win.w * (size_t)win.h;
     uint8_t *window = vt_alloc(n, (size_t)channels, "resized picture", st);
     if (!window)
         return -1;
-    int rc = resize_u8(window, pixels, in->width, in->height, channels, win, g.how, st);
+    int rc =
+        resize_u8(window, pixels, in->width, in->height, channels, win, pre->interpolation, st);
     if (rc == 0)
         normalise(out, window, top, left, win.h, win.w, pre, channels);
     vt_free(window);
