@@ -21,7 +21,7 @@ PREFIX = {'train': 'train', 'test': 't10k'}
 
 
 def read_idx(path):
-    """(shape, bytes) of an idx file of unsigned bytes: 0, 0, type 8, rank, big-endian sizes, data."""
+    """(shape, bytes) of an idx file: 0, 0, type 8 (bytes), rank, big-endian sizes, data."""
     with gzip.open(path) as file:
         content = file.read()
     if content[:3] != b'\0\0\x08':
@@ -53,14 +53,16 @@ def grey_png(width, height, pixels):
         return (struct.pack('>I', len(data)) + kind + data
                 + struct.pack('>I', zlib.crc32(kind + data)))
     rows = b''.join(b'\0' + pixels[y * width:(y + 1) * width] for y in range(height))
-    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0))
+    header = struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0)
+    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header)
             + chunk(b'IDAT', zlib.compress(rows, 9)) + chunk(b'IEND', b''))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('-o', '--output', required=True, metavar='DIR')
-    parser.add_argument('--data', default=DEBIAN, metavar='DIR', help='the idx files (default: %(default)s)')
+    parser.add_argument('--data', default=DEBIAN, metavar='DIR',
+                        help='the idx files (default: %(default)s)')
     parser.add_argument('--split', choices=sorted(PREFIX), default='test')
     parser.add_argument('--limit', type=int, metavar='N', help='only the first N images')
     parser.add_argument('--per-class', type=int, metavar='N', help='only the first N of each class')

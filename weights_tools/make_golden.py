@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Makes the golden files in tests/golden/models: tiny random models of every family that vitrun runs,
-and what timm computes with them in float64, with and without masks.
+"""Makes the golden files in tests/golden/models: tiny random models of every family that vitrun
+runs, and what timm computes with them in float64, with and without masks.
 
     make_golden.py [-o tests/golden/models] [--only NAME]
 
 Every parameter is drawn anew (biases, norms, layer scales too), so that no part of the forward pass
 can be left out unnoticed. The form of the files is described in tests/golden/models/README.md.
-Needs torch, timm, numpy, Pillow, safetensors. The same versions give the same files.
+Needs torch, timm, numpy, Pillow, safetensors. The same versions on the same kind of processor give the same files.
 """
 import argparse
 import copy
@@ -34,8 +34,8 @@ CLASSES = 10
 # ---- models: registered names made small, and plain VisionTransformers for what has no name ----
 
 def named(arch, **changes):
-    settings = dict(embed_dim=32, depth=2, num_heads=2, mlp_ratio=2, num_classes=CLASSES, img_size=56,
-                    patch_size=8)
+    settings = dict(embed_dim=32, depth=2, num_heads=2, mlp_ratio=2, num_classes=CLASSES,
+                    img_size=56, patch_size=8)
     return timm.create_model(arch, **{**settings, **changes})
 
 
@@ -51,14 +51,16 @@ def plain(**changes):
 
 LAYER_NORM_1E5 = functools.partial(torch.nn.LayerNorm, eps=1e-5)
 
-# name: (how to make it, saved type). Widths and head widths vary on purpose; most are saved in two bytes
-# a weight to keep the set small.
+# name: (how to make it, saved type). Widths and head widths vary on purpose; most are saved in two
+# bytes a weight to keep the set small.
 MODELS = {
     'vit': (lambda: named('vit_base_patch16_224', img_size=64), 'F32'),
     'vit_miil': (lambda: named('vit_base_patch16_224_miil', num_heads=4), 'F16'),
     'vit_384': (lambda: named('vit_tiny_patch16_384', embed_dim=30, num_heads=3), 'BF16'),
-    'deit': (lambda: named('deit_tiny_patch16_224', img_size=112, patch_size=16, embed_dim=24), 'F16'),
-    'deit_distilled': (lambda: named('deit_tiny_distilled_patch16_224', depth=3, embed_dim=24), 'F32'),
+    'deit': (lambda: named('deit_tiny_patch16_224', img_size=112, patch_size=16,
+                           embed_dim=24), 'F16'),
+    'deit_distilled': (lambda: named('deit_tiny_distilled_patch16_224', depth=3, embed_dim=24),
+                       'F32'),
     'deit3': (lambda: named('deit3_small_patch16_224'), 'BF16'),
     'clip': (lambda: named('vit_base_patch32_clip_224'), 'F16'),
     'clip_quickgelu': (lambda: named('vit_base_patch32_clip_quickgelu_224'), 'BF16'),
@@ -71,30 +73,33 @@ MODELS = {
     'siglip_gap_tanh': (lambda: named('vit_large_patch16_siglip_gap_512', embed_dim=24), 'F32'),
     'gap': (lambda: named('vit_base_patch16_gap_224', num_heads=1), 'F16'),
     'gap_scaled': (lambda: named('vit_medium_patch16_gap_256'), 'BF16'),
-    'sbb_reg1': (lambda: named('vit_little_patch16_reg1_gap_256', embed_dim=40, num_heads=5), 'F16'),
+    'sbb_reg1': (lambda: named('vit_little_patch16_reg1_gap_256', embed_dim=40, num_heads=5),
+                 'F16'),
     'sbb_reg4': (lambda: named('vit_betwixt_patch16_reg4_gap_256'), 'BF16'),
     'so150m': (lambda: named('vit_so150m_patch16_reg4_gap_256', num_heads=4), 'F16'),
-    'so150m2': (lambda: named('vit_so150m2_patch16_reg1_gap_256', embed_dim=36, num_heads=2), 'BF16'),
+    'so150m2': (lambda: named('vit_so150m2_patch16_reg1_gap_256', embed_dim=36), 'BF16'),
     'eva_large': (lambda: named('eva_large_patch14_196', img_size=42, patch_size=6), 'F16'),
     'flexivit': (lambda: named('flexivit_small', img_size=80, embed_dim=24), 'BF16'),
     'intern300m': (lambda: named('vit_intern300m_patch14_448', num_classes=0, embed_dim=24), 'F16'),
-    # Images that are not square: bilinear ones, for timm up to 1.0.30 resizes to such sizes by bilinear
-    # whatever the configuration says, later versions as it says.
-    'not_square': (lambda: named('vit_base_patch16_224_miil', img_size=(48, 88), embed_dim=24), 'BF16'),
+    # Not square: a bilinear model, for some versions of timm resize to such sizes by bilinear
+    # whatever the configuration says, others (1.0.31) as it says.
+    'not_square': (lambda: named('vit_base_patch16_224_miil', img_size=(48, 88), embed_dim=24),
+                   'BF16'),
     'qk_norm': (lambda: plain(qk_norm=True), 'F32'),
     'grey': (lambda: plain(in_chans=1, img_size=28, patch_size=4), 'F32'),
     'no_positions': (lambda: plain(pos_embed='none'), 'F16'),
     'no_proj_bias': (lambda: plain(proj_bias=False), 'BF16'),
     'pool_max': (lambda: plain(global_pool='max', class_token=False), 'F32'),
     'pool_avgmax': (lambda: plain(global_pool='avgmax', reg_tokens=2), 'F16'),
-    'pool_prefix': (lambda: plain(global_pool='avg', reg_tokens=4, pool_include_prefix=True), 'BF16'),
+    'pool_prefix': (lambda: plain(global_pool='avg', reg_tokens=4, pool_include_prefix=True),
+                    'BF16'),
     'grid14_f16': (lambda: named('vit_small_patch16_224', img_size=56, patch_size=4, embed_dim=64,
                                  num_heads=1, mlp_ratio=1), 'F16'),
     'head80_bf16': (lambda: named('vit_huge_patch14_224', embed_dim=80, num_heads=1,
                                   mlp_ratio=1), 'BF16'),
     # The model of the xFormers how-to.
-    'howto': (lambda: plain(img_size=224, patch_size=16, embed_dim=96, depth=8, num_heads=8, mlp_ratio=3.0,
-                            qkv_bias=False, norm_layer=LAYER_NORM_1E5), 'F16'),
+    'howto': (lambda: plain(img_size=224, patch_size=16, embed_dim=96, depth=8, num_heads=8,
+                            mlp_ratio=3.0, qkv_bias=False, norm_layer=LAYER_NORM_1E5), 'F16'),
 }
 DTYPES = {'F32': torch.float32, 'F16': torch.float16, 'BF16': torch.bfloat16}
 
@@ -117,7 +122,8 @@ NEAR, CROSS = {'type': 'local_2d', 'distance': 2}, {'type': 'axial_2d'}
 CONFIGS = {
     'axial': {'layers': {'all': 'axial_2d()'}},
     'first_layer': {'layers': {'0': 'local_2d(distance=2)'}},
-    'later_layers': {'layers': {'1-': {'mask': 'local_2d(distance=3, p="inf")', 'prefix': 'columns'}}},
+    'later_layers': {'layers': {'1-': {'mask': 'local_2d(distance=3, p="inf")',
+                                       'prefix': 'columns'}}},
     'per_head': {'patterns': {'near': NEAR, 'cross': CROSS},
                  'layers': {'0': {'heads': {'0': 'near'}},
                             '1-': {'heads': {'0': 'cross | near', '1-': 'near'}}}},
@@ -132,7 +138,8 @@ CONFIGS = {
     'sequence': {'layers': {'0': 'causal_1d()', '1-': 'strided_1d(stride=5) | '
                             'horizontal_axial_2d(distance=1) | vertical_axial_2d()'}},
     'blocks': {'layers': {'0': 'longformer(block_size=4)',
-                          '1-': 'fixed(block_size=4, window=2) & ~variable(block_size=3, window=1)'}},
+                          '1-': 'fixed(block_size=4, window=2) & '
+                                '~variable(block_size=3, window=1)'}},
     # Rows without any key: the first 20 patches in layer 0, the last one later.
     'empty_rows': {'prefix': 'rows', 'layers': {'0': 'global_tokens(tokens=[20]) & causal_1d()',
                                                 '1-': '~causal_1d()'}},
@@ -200,20 +207,21 @@ def sort_header(path):
 def transform(cfg, size):
     """timm's evaluation transform by the exported configuration, at `size` pixels."""
     channels = cfg['input_size'][0]
-    return create_transform((channels, *size), is_training=False, interpolation=cfg['interpolation'],
-                            mean=cfg['mean'], std=cfg['std'], crop_pct=cfg['crop_pct'],
+    return create_transform((channels, *size), is_training=False, mean=cfg['mean'], std=cfg['std'],
+                            interpolation=cfg['interpolation'], crop_pct=cfg['crop_pct'],
                             crop_mode=cfg['crop_mode'])
 
 
 def resized(model, arch, size):
-    """A float64 copy of `model` for images of `size`, as timm gives when it loads the weights so."""
+    """A float64 copy of `model` for images of `size`, as timm's loader would make it."""
     other = copy.deepcopy(model)
     saved, grid = model.pos_embed, model.patch_embed.grid_size
     other.set_input_size(img_size=size)
     prefix = 0 if model.no_embed_class else model.num_prefix_tokens
     way = dict(interpolation='bilinear', antialias=False) if 'flexi' in arch else {}
     other.pos_embed = torch.nn.Parameter(resample_abs_pos_embed(
-        saved, new_size=other.patch_embed.grid_size, old_size=grid, num_prefix_tokens=prefix, **way))
+        saved, new_size=other.patch_embed.grid_size, old_size=grid, num_prefix_tokens=prefix,
+        **way))
     return other.double()
 
 
@@ -231,7 +239,7 @@ def run(model, pixels, masks, features=False):
 
 @torch.no_grad()
 def check(model):
-    """The attention in timm_masks is timm's own: same results without a mask and with one for all."""
+    """The attention in timm_masks is timm's: same results without a mask and with one for all."""
     grid, prefix = model.patch_embed.grid_size, model.num_prefix_tokens
     pixels = torch.randn(1, model.in_chans, *model.patch_embed.img_size, dtype=torch.float64)
     mask = timm_masks.layer_masks(CONFIGS['axial'], 1, 1, prefix, grid)[0]
@@ -296,7 +304,8 @@ def make(name, folder, image):
     document = os.path.join(folder, name + '.json')
     with open(document, 'w', encoding='utf-8') as file:
         lines = ',\n'.join('  ' + json.dumps(c) for c in cases)
-        file.write(f'{{"weights": "{name}.safetensors", "image": "image.png", "cases": [\n{lines}\n]}}\n')
+        file.write(f'{{"weights": "{name}.safetensors", "image": "image.png", "cases": [\n'
+                   f'{lines}\n]}}\n')
     return os.path.getsize(path) + os.path.getsize(document)
 
 
@@ -315,7 +324,8 @@ def write_masks(folder):
                'patches': (random.random((patches, patches)) < 0.5).astype(np.float32) * -2.5},
               os.path.join(folder, 'files.safetensors'))
     os.chmod(os.path.join(folder, 'files.safetensors'), 0o644)
-    np.save(os.path.join(folder, 'patches.npy'), (random.random((patches, patches)) < 0.1).astype(np.uint8))
+    np.save(os.path.join(folder, 'patches.npy'),
+            (random.random((patches, patches)) < 0.1).astype(np.uint8))
 
 
 def main():
@@ -323,6 +333,7 @@ def main():
     parser.add_argument('-o', '--output', default='tests/golden/models', metavar='DIR')
     parser.add_argument('--only', metavar='NAME', choices=sorted(MODELS))
     args = parser.parse_args()
+    torch.set_num_threads(1)  # sums in one order: the same digits every time
     os.makedirs(args.output, exist_ok=True)
     image_path = os.path.join(args.output, 'image.png')
     photo(96, 80).save(image_path)

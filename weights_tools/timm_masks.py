@@ -1,10 +1,10 @@
-"""Sparse attention in timm: mask configurations -> boolean matrices, and timm's attention under them.
+"""Sparse attention in timm: mask configurations -> boolean matrices, and attention under them.
 
 A second implementation of what vitrun does with a mask configuration, in the plainest form (whole
-matrices, explicit softmax), for golden files and comparisons. Masks have the model's N tokens, prefix
-(class, distillation, registers) first, then the patches of the grid in row-major order; True means
-"may attend"; a row without True gives zeros. Deterministic patterns and mask files only: random
-patterns come from vitrun's own generator (`vitrun mask --save` writes them as files).
+matrices, explicit softmax), for golden files and comparisons. Masks have the model's N tokens,
+prefix (class, distillation, registers) first, then the patches of the grid in row-major order; True
+means "may attend"; a row without True gives zeros. Deterministic patterns and mask files only:
+random patterns come from vitrun's own generator (`vitrun mask --save` writes them as files).
 """
 import contextlib
 import json
@@ -107,8 +107,8 @@ def variable(h, w, block_size, window=4):
 
 
 PATTERNS = {f.__name__: f for f in (
-    local_2d, axial_2d, horizontal_axial_2d, vertical_axial_2d, swin, dilated_2d, local_1d, causal_1d,
-    strided_1d, global_tokens, blocks, longformer, fixed, variable)}
+    local_2d, axial_2d, horizontal_axial_2d, vertical_axial_2d, swin, dilated_2d, local_1d,
+    causal_1d, strided_1d, global_tokens, blocks, longformer, fixed, variable)}
 
 
 # ---- expressions ----
@@ -231,14 +231,16 @@ def indexes(text, count):
     found = []
     for part in text.split(','):
         first, dash, last = part.strip().partition('-')
-        found += range(int(first), (int(last) if last.strip() else count - 1 if dash else int(first))
-                       + 1)
+        end = int(last) if last.strip() else count - 1 if dash else int(first)
+        found += range(int(first), end + 1)
+    if any(i >= count for i in found):
+        raise ValueError(f'{text!r} names index {max(found)}, there are {count}')
     return found
 
 
 def layer_masks(config, layers, heads, prefix, grid, folder='.'):
-    """One mask a layer: None (dense), bool [N, N], or bool [heads, N, N]. `config` is the document as
-    a dict."""
+    """One mask a layer: None (dense), bool [N, N], or bool [heads, N, N]. `config` is the document,
+    as a dict."""
     make = Masks(grid[0], grid[1], prefix, config.get('patterns'), folder)
     tokens = prefix + grid[0] * grid[1]
     result = [None] * layers

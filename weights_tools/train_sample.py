@@ -3,15 +3,16 @@
 
     train_sample.py --data /usr/share/datasets/fashion-mnist --out DIR --minutes 7
 
-The 28 x 28 pictures are scaled to 112 x 112 (Pillow's bicubic) and cut into 28 x 28 patches of 4 x 4
-pixels, so a token is one picture element seen with its neighbours, and masks have 784 + 1 tokens to
-act on. Training is dense; masks come afterwards, without any training under them.
+The 28 x 28 pictures are scaled to 112 x 112 (Pillow's bicubic) and cut into 28 x 28 patches of 4 x
+4 pixels, so a token is one picture element seen with its neighbours, and masks have 784 + 1 tokens
+to act on. Training is dense; masks come afterwards, without any training under them.
 
 DIR receives
     fashion_vit.safetensors  the model, ready for vitrun
     predictions.npy          uint8 [10000]: class predicted in fp32 for each test image
-    accuracy.json            dense test accuracy, and that under some masks (first to last layers)
-    checkpoint.pt            the state_dict alone; --from reads it and does everything but train
+    accuracy.json            dense test accuracy, and that under masks (samples/masks and others)
+    checkpoint.pt            the state_dict alone; --from reads it (or the .safetensors) and does
+                             everything but train
 The time limit covers all of it. Needs torch, timm, numpy, Pillow, safetensors.
 """
 import argparse
@@ -25,6 +26,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file
 from timm.data import create_transform
 from timm.layers import DropPath
 
@@ -32,11 +34,12 @@ import fashion_folders
 import timm_masks
 from export_timm import export
 
+HERE = os.path.dirname(os.path.abspath(__file__))
 SIDE = 112  # pixels that the network sees; the pictures have 28
 PATCH_DROP = 0.5  # share of the patches left out in the first part of the training
-RESERVE = 90  # seconds kept for the evaluation at the end
+RESERVE = 120  # seconds kept for the evaluation at the end
 
-# The masks of accuracy.json, each on all layers, the first half and the last half.
+# The masks of accuracy.json besides those in samples/masks.
 EXPRESSIONS = (
     'local_2d(distance=2)',
     'local_2d(distance=3)',
@@ -51,8 +54,8 @@ EXPRESSIONS = (
 
 
 def make_model(depth, dim, heads, patch):
-    cfg = dict(input_size=(1, SIDE, SIDE), interpolation='bicubic', crop_pct=1.0, crop_mode='center',
-               mean=(0.5,), std=(0.5,), num_classes=len(fashion_folders.LABELS))
+    cfg = dict(input_size=(1, SIDE, SIDE), interpolation='bicubic', crop_pct=1.0,
+               crop_mode='center', mean=(0.5,), std=(0.5,), num_classes=len(fashion_folders.LABELS))
     model = timm.models.VisionTransformer(
         img_size=SIDE, patch_size=patch, in_chans=1, num_classes=len(fashion_folders.LABELS),
         embed_dim=dim, depth=depth, num_heads=heads, mlp_ratio=3.0, patch_drop_rate=PATCH_DROP)
@@ -112,9 +115,9 @@ def augment(images):
     scale = 1 + uniform(-0.12, 0.12) * bend
     mirror = torch.where(uniform(0, 1) < 0.5, 1.0, -1.0)
     shift = torch.randint(-2, 3, (count, 2), device=device) * (2 / side)
-    rows = torch.stack([torch.stack([angle.cos() * scale * mirror, -angle.sin() * scale, shift[:, 0]], 1),
-                        torch.stack([angle.sin() * scale * mirror, angle.cos() * scale, shift[:, 1]], 1)], 1)
-    grid = F.affine_grid(rows, (count, 1, side, side), align_corners=False)
+    cos, sin = angle.cos() * scale, angle.sin() * scale
+    matrix = torch.stack([cos * mirror, -sin, shift[:, 0], sin * mirror, cos, shift[:, 1]], 1)
+    grid = F.affine_grid(matrix.reshape(count, 2, 3), (count, 1, side, side), align_corners=False)
     images = F.grid_sample(images[:, None], grid, align_corners=False)[:, 0]
 
     centre, half = uniform(0, side, 2), uniform(2, 6, 2) * (uniform(0, 1, 1) < 0.5)
@@ -133,14 +136,15 @@ def learning_rate(progress, peak, warmup=0.05):
 
 
 def parameter_groups(model, decay):
-    matrices = [p for n, p in model.named_parameters() if p.ndim > 1 and 'token' not in n and 'pos' not in n]
+    matrices = [p for n, p in model.named_parameters()
+                if p.ndim > 1 and 'token' not in n and 'pos' not in n]
     chosen = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in chosen]
     return [dict(params=matrices, weight_decay=decay), dict(params=others, weight_decay=0.0)]
 
 
 def loss_of(model, batch, target, patch_drop):
-    """Cross entropy with `patch_drop` of the patches left out: half as many tokens, half the time."""
+    """Cross entropy with a share `patch_drop` of the patches left out, to save time."""
     model.patch_drop.prob = patch_drop
     with torch.autocast(batch.device.type, torch.bfloat16, enabled=batch.is_cuda):
         return F.cross_entropy(model(batch).float(), target, label_smoothing=0.1)
@@ -167,7 +171,8 @@ def train(model, images, labels, deadline, args):
     matrix = bicubic_matrix(images.shape[-1], SIDE).to(device)
     for block in model.blocks:
         block.drop_path1, block.drop_path2 = DropPath(args.drop_path), DropPath(args.drop_path)
-    optimizer = torch.optim.AdamW(parameter_groups(model, 0.05), betas=(0.9, 0.98), fused=images.is_cuda)
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.05), betas=(0.9, 0.98),
+                                  fused=images.is_cuda)
     parameters = list(model.parameters())
     average = [p.detach().clone() for p in parameters]
     model.train()
@@ -198,8 +203,9 @@ def train(model, images, labels, deadline, args):
                 torch._foreach_lerp_(average, parameters, 1 - min(0.998, (1 + step) / (10 + step)))
             if now - shown > args.show:
                 shown, mean, recent = now, torch.stack(recent).mean().item(), []
-                print(f'{now - begin:6.0f} s  step {step}  epoch {step * args.batch / len(images):.2f}  '
-                      f'loss {mean:.4f}', flush=True)
+                epoch = step * args.batch / len(images)
+                print(f'{now - begin:6.0f} s  step {step}  epoch {epoch:.2f}  loss {mean:.4f}',
+                      flush=True)
                 if not math.isfinite(mean):
                     raise FloatingPointError(f'loss {mean} at step {step}')
 
@@ -208,62 +214,74 @@ def train(model, images, labels, deadline, args):
 
 def preprocessed(images, cfg):
     """timm's own evaluation transform on every picture: float32 [count, 1, SIDE, SIDE]."""
-    transform = create_transform(cfg['input_size'], is_training=False, interpolation=cfg['interpolation'],
-                                 mean=cfg['mean'], std=cfg['std'], crop_pct=cfg['crop_pct'],
-                                 crop_mode=cfg['crop_mode'])
+    transform = create_transform(cfg['input_size'], is_training=False, mean=cfg['mean'],
+                                 std=cfg['std'], interpolation=cfg['interpolation'],
+                                 crop_pct=cfg['crop_pct'], crop_mode=cfg['crop_mode'])
     return torch.stack([transform(Image.fromarray(image)) for image in images.cpu().numpy()])
 
 
 @torch.no_grad()
 def predict(model, inputs, masks, batch):
-    """int64 [count]: predicted classes in fp32, with explicit attention (masks as timm_masks has them)."""
+    """int64 [count]: predicted classes, in fp32 (masks as timm_masks has them)."""
     with timm_masks.masked(model, masks):
         return torch.cat([model(part).argmax(1) for part in inputs.split(batch)])
 
 
-def mask_rows(depth):
-    """(name, layers text) of where each mask is put."""
+def mask_documents(depth, folder):
+    """(name, mask configuration): the files in `folder`, then EXPRESSIONS on all layers, the first
+    half and the last half."""
+    for name in sorted(os.listdir(folder)):
+        with open(os.path.join(folder, name), encoding='utf-8') as file:
+            yield name, json.load(file)
     half = depth // 2
-    return (('all layers', 'all'), ('first half', f'0-{half - 1}'), ('last half', f'{half}-'))
+    for layers in ('all', f'0-{half - 1}', f'{half}-'):
+        for expression in EXPRESSIONS:
+            yield f'{layers}: {expression}', {'layers': {layers: expression}}
 
 
-def evaluate(model, inputs, labels, out, deadline, batch):
+def evaluate(model, inputs, labels, deadline, batch, args):
     """Writes predictions.npy and accuracy.json, and prints the table."""
     depth, heads = len(model.blocks), model.blocks[0].attn.num_heads
     dense = predict(model, inputs, [None] * depth, batch)
-    np.save(os.path.join(out, 'predictions.npy'), dense.cpu().numpy().astype(np.uint8))
+    np.save(os.path.join(args.out, 'predictions.npy'), dense.cpu().numpy().astype(np.uint8))
     report = dict(images=len(labels), dense=(dense == labels).double().mean().item(), masks=[])
 
     def save():
-        with open(os.path.join(out, 'accuracy.json'), 'w', encoding='utf-8') as file:
-            json.dump(report, file, indent=1)
+        rows = ',\n '.join(json.dumps(row) for row in report['masks'])
+        with open(os.path.join(args.out, 'accuracy.json'), 'w', encoding='utf-8') as file:
+            file.write(json.dumps({**report, 'masks': []})[:-2] + f'\n {rows}\n]}}\n')
 
     save()
     print(f'dense: {report["dense"]:.4f} of {len(labels)} test images', flush=True)
-    for where, layers in mask_rows(depth):
-        for expression in EXPRESSIONS:
-            if time.time() > deadline:
-                print('out of time: the remaining masks are left out', flush=True)
-                return
-            masks = timm_masks.layer_masks({'layers': {layers: expression}}, depth, heads, 1,
-                                           model.patch_embed.grid_size)
-            found = predict(model, inputs, masks, batch)
-            row = dict(layers=layers, mask=expression,
-                       density=timm_masks.density(next(m for m in masks if m is not None)),
-                       accuracy=(found == labels).double().mean().item(),
-                       agreement=(found == dense).double().mean().item())
-            report['masks'].append(row)
-            save()
-            print(f'{where:11} {expression:40} density {row["density"]:.4f}  '
-                  f'accuracy {row["accuracy"]:.4f}  as dense {row["agreement"]:.4f}', flush=True)
+    for name, document in mask_documents(depth, args.masks):
+        if time.time() > deadline:
+            print('out of time: the remaining masks are left out', flush=True)
+            return
+        try:
+            masks = timm_masks.layer_masks(document, depth, heads, 1, model.patch_embed.grid_size)
+        except ValueError as error:
+            print(f'{name}: left out: {error}', flush=True)
+            continue
+        found = predict(model, inputs, masks, batch)
+        row = dict(mask=name, density=[round(timm_masks.density(m), 6) for m in masks],
+                   accuracy=(found == labels).double().mean().item(),
+                   agreement=(found == dense).double().mean().item())
+        report['masks'].append(row)
+        save()
+        print(f'{name:48} mean density {np.mean(row["density"]):.4f}  '
+              f'accuracy {row["accuracy"]:.4f}  as dense {row["agreement"]:.4f}', flush=True)
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--data', default=fashion_folders.DEBIAN, help='folder of the four idx files')
+    parser.add_argument('--data', default=fashion_folders.DEBIAN,
+                        help='folder of the four idx files')
     parser.add_argument('--out', required=True, help='folder for the results')
     parser.add_argument('--minutes', type=float, default=7, help='for everything (default: 7)')
-    parser.add_argument('--from', dest='checkpoint', help='evaluate this checkpoint.pt, train nothing')
+    parser.add_argument('--masks', default=os.path.join(HERE, '../samples/masks'),
+                        help='folder of mask configurations to evaluate (default: samples/masks)')
+    parser.add_argument('--from', dest='checkpoint',
+                        help='evaluate this checkpoint.pt or .safetensors, train nothing')
     parser.add_argument('--batch', type=int, default=512)
     parser.add_argument('--lr', type=float, default=1.5e-3)
     parser.add_argument('--drop-path', type=float, default=0.05)
@@ -280,6 +298,12 @@ def arguments():
     return parser.parse_args()
 
 
+def read_weights(path):
+    if path.endswith('.safetensors'):
+        return load_file(path)
+    return torch.load(path, map_location='cpu', weights_only=True)
+
+
 def main():
     args = arguments()
     start = time.time()
@@ -293,7 +317,7 @@ def main():
     print(f'{sum(p.numel() for p in model.parameters())} parameters on '
           f'{torch.cuda.get_device_name() if cuda else "cpu"}', flush=True)
     if args.checkpoint:
-        model.load_state_dict(torch.load(args.checkpoint, map_location=device, weights_only=True))
+        model.load_state_dict(read_weights(args.checkpoint))
     else:
         images, labels = (t[:args.limit].to(device) for t in load(args.data, 'train'))
         steps = train(model, images, labels, end - args.reserve, args)
@@ -306,7 +330,7 @@ def main():
     export(model, os.path.join(args.out, 'fashion_vit.safetensors'), list(fashion_folders.LABELS))
     images, labels = (t[:args.limit] for t in load(args.data, 'test'))
     inputs = preprocessed(images, model.pretrained_cfg).to(device)
-    evaluate(model, inputs, labels.to(device), args.out, end, 100 if cuda else 10)
+    evaluate(model, inputs, labels.to(device), end, 100 if cuda else 10, args)
     print(f'{time.time() - start:.0f} s in all', flush=True)
 
 
