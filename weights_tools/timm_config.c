@@ -346,20 +346,25 @@ static int clash(timm_build *b, const sources *s, fact_id one, fact_id other, co
     return vt_fail(b->st, o == VT_FROM_OPTION ? VT_USAGE : VT_INPUT, "%s: %s", source, text);
 }
 
+/* A model's own size may leave a rest at the right and below, which the convolution skips (384 with
+ * patches of 14); a size that is asked for may not. */
 static int check_sizes(timm_build *b, const sources *s)
 {
     const vit_config *v = &b->vit;
+    bool own = v->img_h == v->saved_h && v->img_w == v->saved_w &&
+               b->from[FACT_IMG_SIZE] != VT_FROM_OPTION;
+    int side = v->img_h % v->patch_h ? v->img_h : v->img_w;
+    int patch = v->img_h % v->patch_h ? v->patch_h : v->patch_w;
     if (v->img_h < 1 || v->img_w < 1 || v->img_h > LARGEST_IMAGE || v->img_w > LARGEST_IMAGE)
         return clash(b, s, FACT_IMG_SIZE, FACT_IMG_SIZE, "image size %dx%d is out of range",
                      v->img_h, v->img_w);
-    static const char text[] = "image size %d is no multiple of the patch size %d";
-    if (v->img_h % v->patch_h)
-        return clash(b, s, FACT_IMG_SIZE, FACT_PATCH_SIZE, text, v->img_h, v->patch_h);
-    if (v->img_w % v->patch_w)
-        return clash(b, s, FACT_IMG_SIZE, FACT_PATCH_SIZE, text, v->img_w, v->patch_w);
-    if (v->saved_h / v->patch_h < 1 || v->saved_w / v->patch_w < 1)
-        return clash(b, s, FACT_SAVED_SIZE, FACT_PATCH_SIZE,
-                     "image size %d is smaller than a patch of %d", v->saved_h, v->patch_h);
+    if (side % patch && !own)
+        return clash(b, s, FACT_IMG_SIZE, FACT_PATCH_SIZE,
+                     "image size %d is no multiple of the patch size %d", side, patch);
+    if (v->saved_h < v->patch_h || v->saved_w < v->patch_w || v->img_h < v->patch_h ||
+        v->img_w < v->patch_w)
+        return clash(b, s, FACT_IMG_SIZE, FACT_PATCH_SIZE,
+                     "image size %d is smaller than a patch of %d", v->img_h, v->patch_h);
     return 0;
 }
 
