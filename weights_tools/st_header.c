@@ -21,18 +21,23 @@
 #include <string.h>
 
 typedef struct {
+    char *s; /* NUL-terminated; inside the text */
+    size_t len, at;
+} string;
+
+typedef struct {
     const char *path;
     char *text;
     size_t n, at; /* length, position of the next byte */
     st_header *h;
     size_t tensor_room, meta_room;
     vt_status *st;
-} parser;
 
-typedef struct {
-    char *s; /* NUL-terminated; inside the text */
-    size_t len, at;
-} string;
+    /* where it is, for error texts: section "key": field[item] */
+    const char *section, *field;
+    const string *key;
+    int item; /* -1: none */
+} parser;
 
 static const struct {
     const char *name;
@@ -92,33 +97,38 @@ const char *st_show(char out[ST_SHOWN], const char *name, size_t len)
     return out;
 }
 
+/* "tensor "a": shape[1]: ", as much of it as there is. */
+static void place(const parser *p, char *out, size_t room)
+{
+    char shown[ST_SHOWN], item[16] = "";
+    if (p->item >= 0)
+        snprintf(item, sizeof item, "[%d]", p->item);
+    snprintf(out, room, "%s%s%s%s%s%s%s", p->section ? p->section : "", p->key ? " " : "",
+             p->key ? st_show(shown, p->key->s, p->key->len) : "", p->section ? ": " : "",
+             p->field ? p->field : "", item, p->field ? ": " : "");
+}
+
 VT_PRINTF(3, 4)
 static int bad(parser *p, size_t at, const char *fmt, ...)
 {
-    char text[320];
+    char text[240], where[160];
     va_list args;
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    return vt_fail(p->st, VT_INPUT, "%s: header: %s (byte %zu of the file)", p->path, text, at + 8);
+    place(p, where, sizeof where);
+    return vt_fail(p->st, VT_INPUT, "%s: header: %s%s (byte %zu of the file)", p->path, where, text,
+                   at + 8);
 }
 
-/* What stands at the position, for "found ...". */
-static const char *found(const parser *p, char out[32])
+/* Fails with what stands at the position. */
+static int unexpected(parser *p, const char *expected)
 {
     if (p->at >= p->n)
-        return "the end of the header";
+        return bad(p, p->at, "expected %s, found the end of the header", expected);
     size_t len = strcspn(p->text + p->at, ",]}: \t\r\n");
-    if (len == 0)
-        len = 1;
-    snprintf(out, 32, "%.*s", (int)(len > 24 ? 24 : len), p->text + p->at);
-    return out;
-}
-
-static int unexpected(parser *p, const char *where, const char *expected)
-{
-    char text[32];
-    return bad(p, p->at, "%s: expected %s, found %s", where, expected, found(p, text));
+    len = len == 0 ? 1 : len > 24 ? 24 : len;
+    return bad(p, p->at, "expected %s, found %.*s", expected, (int)len, p->text + p->at);
 }
 
 /* ---- characters ---- */
@@ -246,11 +256,11 @@ static int take_escape(parser *p, char **out)
 }
 
 /* Unescapes in place; the terminating NUL falls on the closing quote or before it. */
-static int take_string(parser *p, const char *where, string *s)
+static int take_string(parser *p, string *s)
 {
     skip_space(p);
     if (!next_is(p, '"'))
-        return unexpected(p, where, "a string");
+        return unexpected(p, "a string");
     s->at = p->at++;
     s->s = p->text + p->at;
     char *out = s->s;
@@ -278,7 +288,7 @@ static bool is(const string *s, const char *word)
 
 /* ---- numbers, lists, objects ---- */
 
-static int take_u64(parser *p, const char *where, uint64_t *value)
+static int take_u64(parser *p, uint64_t *value)
 {
     skip_space(p);
     size_t start = p->at, at = p->at;
@@ -286,55 +296,55 @@ static int take_u64(parser *p, const char *where, uint64_t *value)
     for (; at < p->n && p->text[at] >= '0' && p->text[at] <= '9'; at++) {
         unsigned digit = (unsigned)(p->text[at] - '0');
         if (v > (UINT64_MAX - digit) / 10)
-            return unexpected(p, where, "an integer below 2^64");
+            return unexpected(p, "an integer below 2^64");
         v = v * 10 + digit;
     }
     bool zero_first = at > start + 1 && p->text[start] == '0';
     if (at == start || zero_first || (at < p->n && !strchr(",]} \t\r\n", p->text[at])))
-        return unexpected(p, where, "a non-negative integer");
+        return unexpected(p, "a non-negative integer");
     p->at = at;
     *value = v;
     return 0;
 }
 
 /* [u64, ...] of at most `room` numbers; *count is how many there are. */
-static int take_list(parser *p, const char *where, uint64_t *value, int room, int *count)
+static int take_list(parser *p, uint64_t *value, int room, int *count)
 {
     *count = 0;
     if (!take(p, '['))
-        return unexpected(p, where, "a list of integers");
+        return unexpected(p, "a list of integers");
     if (take(p, ']'))
         return 0;
     do {
         if (*count == room)
-            return bad(p, p->at, "%s: more than %d numbers", where, room);
-        char item[ST_SHOWN + 80];
-        snprintf(item, sizeof item, "%s[%d]", where, *count);
-        if (take_u64(p, item, value + (*count)++))
+            return bad(p, p->at, "more than %d numbers", room);
+        p->item = *count;
+        if (take_u64(p, value + (*count)++))
             return -1;
+        p->item = -1;
     } while (take(p, ','));
-    return take(p, ']') ? 0 : unexpected(p, where, "',' or ']'");
+    return take(p, ']') ? 0 : unexpected(p, "',' or ']'");
 }
 
 typedef int member_fn(parser *p, const string *key, void *user);
 
 /* {key: ..., ...}; `member` takes the value of each key. */
-static int take_object(parser *p, const char *where, member_fn *member, void *user)
+static int take_object(parser *p, member_fn *member, void *user)
 {
     if (!take(p, '{'))
-        return unexpected(p, where, "an object");
+        return unexpected(p, "an object");
     if (take(p, '}'))
         return 0;
     do {
         string key;
-        if (take_string(p, where, &key))
+        if (take_string(p, &key))
             return -1;
         if (!take(p, ':'))
-            return unexpected(p, where, "':'");
+            return unexpected(p, "':'");
         if (member(p, &key, user))
             return -1;
     } while (take(p, ','));
-    return take(p, '}') ? 0 : unexpected(p, where, "',' or '}'");
+    return take(p, '}') ? 0 : unexpected(p, "',' or '}'");
 }
 
 /* Room for one more of *count items of `size` bytes, by doubling. */
@@ -362,13 +372,12 @@ typedef struct {
     st_tensor *t;
     unsigned has;
     uint64_t end;
-    char name[ST_SHOWN];
 } entry;
 
-static int take_dtype(parser *p, entry *e, const char *where)
+static int take_dtype(parser *p, entry *e)
 {
     string s;
-    if (take_string(p, where, &s))
+    if (take_string(p, &s))
         return -1;
     for (int i = 0; i < ST_DTYPES; i++) {
         if (is(&s, dtypes[i].name)) {
@@ -377,8 +386,29 @@ static int take_dtype(parser *p, entry *e, const char *where)
         }
     }
     char shown[ST_SHOWN];
-    return bad(p, s.at, "%s: unknown type %s (expected F32, F16, BF16 or another of the format)",
-               where, st_show(shown, s.s, s.len));
+    return bad(p, s.at, "unknown type %s (expected F32, F16, BF16 or another of the format)",
+               st_show(shown, s.s, s.len));
+}
+
+static int take_offsets(parser *p, entry *e)
+{
+    uint64_t range[2];
+    int count;
+    size_t at = p->at;
+    if (take_list(p, range, 2, &count))
+        return -1;
+    if (count != 2)
+        return bad(p, at, "expected 2 numbers, found %d", count);
+    e->t->begin = range[0];
+    e->end = range[1];
+    return 0;
+}
+
+static int take_field(parser *p, entry *e, int field)
+{
+    return field == 0   ? take_dtype(p, e)
+           : field == 1 ? take_list(p, e->t->shape, ST_MAX_RANK, &e->t->rank)
+                        : take_offsets(p, e);
 }
 
 static int entry_member(parser *p, const string *key, void *user)
@@ -388,26 +418,16 @@ static int entry_member(parser *p, const string *key, void *user)
     int field = 0;
     while (field < 3 && !is(key, fields[field]))
         field++;
-    char where[ST_SHOWN + 32], shown[ST_SHOWN];
+    char shown[ST_SHOWN];
     if (field == 3)
-        return bad(p, key->at, "tensor %s: unknown field %s", e->name,
-                   st_show(shown, key->s, key->len));
-    snprintf(where, sizeof where, "tensor %s: %s", e->name, fields[field]);
+        return bad(p, key->at, "unknown field %s", st_show(shown, key->s, key->len));
+    p->field = fields[field];
     if (e->has & 1u << field)
-        return bad(p, key->at, "%s: stands twice", where);
+        return bad(p, key->at, "stands twice");
     e->has |= 1u << field;
-    if (field == 0)
-        return take_dtype(p, e, where);
-    if (field == 1)
-        return take_list(p, where, e->t->shape, ST_MAX_RANK, &e->t->rank);
-    uint64_t range[2];
-    int count;
-    if (take_list(p, where, range, 2, &count))
+    if (take_field(p, e, field))
         return -1;
-    if (count != 2)
-        return bad(p, key->at, "%s: expected 2 numbers, found %d", where, count);
-    e->t->begin = range[0];
-    e->end = range[1];
+    p->field = NULL;
     return 0;
 }
 
@@ -415,62 +435,72 @@ static int entry_member(parser *p, const string *key, void *user)
 static int measure(parser *p, entry *e)
 {
     st_tensor *t = e->t;
-    size_t at = (size_t)(t->name - p->text) - 1;
     size_t count = 1, bits;
     bool fits = true;
     for (int i = 0; i < t->rank; i++)
         fits = fits && vt_mul(count, t->shape[i], &count);
     if (!fits || !vt_mul(count, dtypes[t->dtype].bits, &bits))
-        return bad(p, at, "tensor %s: shape is too large", e->name);
+        return bad(p, p->key->at, "shape is too large");
     if (bits % 8)
-        return bad(p, at, "tensor %s: %zu values of %s do not fill whole bytes", e->name, count,
+        return bad(p, p->key->at, "%zu values of %s do not fill whole bytes", count,
                    dtypes[t->dtype].name);
     t->count = count;
     t->bytes = bits / 8;
     if (t->begin > e->end || e->end - t->begin != t->bytes)
-        return bad(p, at,
-                   "tensor %s: data_offsets are %" PRIu64 " to %" PRIu64
-                   ", but its shape takes %" PRIu64 " bytes",
-                   e->name, t->begin, e->end, t->bytes);
+        return bad(p, p->key->at,
+                   "data_offsets are %" PRIu64 " to %" PRIu64 ", but its shape takes %" PRIu64
+                   " bytes",
+                   t->begin, e->end, t->bytes);
     return 0;
 }
 
 static int meta_member(parser *p, const string *key, void *user)
 {
     (void)user;
-    char shown[ST_SHOWN], where[ST_SHOWN + 32];
-    snprintf(where, sizeof where, "__metadata__ %s", st_show(shown, key->s, key->len));
     string value;
-    if (take_string(p, where, &value) ||
+    p->key = key;
+    if (take_string(p, &value) ||
         grow(p, (void **)&p->h->meta, p->h->metas, &p->meta_room, sizeof(st_pair)))
         return -1;
+    p->key = NULL;
     p->h->meta[p->h->metas++] = (st_pair){key->s, value.s, key->len};
     return 0;
+}
+
+static int take_entry(parser *p, const string *key)
+{
+    if (grow(p, (void **)&p->h->tensor, p->h->count, &p->tensor_room, sizeof(st_tensor)))
+        return -1;
+    entry e = {.t = p->h->tensor + p->h->count++};
+    *e.t = (st_tensor){.name = key->s, .name_len = key->len};
+    p->section = "tensor";
+    p->key = key;
+    if (take_object(p, entry_member, &e))
+        return -1;
+    if (e.has != (HAS_DTYPE | HAS_SHAPE | HAS_OFFSETS))
+        return bad(p, key->at, "field %s is missing",
+                   !(e.has & HAS_DTYPE)   ? "dtype"
+                   : !(e.has & HAS_SHAPE) ? "shape"
+                                          : "data_offsets");
+    return measure(p, &e);
 }
 
 static int top_member(parser *p, const string *key, void *user)
 {
     bool *had_metadata = user;
+    int rc;
     if (is(key, "__metadata__")) {
+        p->section = "__metadata__";
         if (*had_metadata)
-            return bad(p, key->at, "__metadata__ stands twice");
+            return bad(p, key->at, "stands twice");
         *had_metadata = true;
-        return take_object(p, "__metadata__", meta_member, NULL);
+        rc = take_object(p, meta_member, NULL);
+    } else {
+        rc = take_entry(p, key);
     }
-    if (grow(p, (void **)&p->h->tensor, p->h->count, &p->tensor_room, sizeof(st_tensor)))
-        return -1;
-    entry e = {.t = p->h->tensor + p->h->count++};
-    *e.t = (st_tensor){.name = key->s, .name_len = key->len};
-    char where[ST_SHOWN + 32];
-    snprintf(where, sizeof where, "tensor %s", st_show(e.name, key->s, key->len));
-    if (take_object(p, where, entry_member, &e))
-        return -1;
-    if (e.has != (HAS_DTYPE | HAS_SHAPE | HAS_OFFSETS))
-        return bad(p, key->at, "%s: field %s is missing", where,
-                   !(e.has & HAS_DTYPE)   ? "dtype"
-                   : !(e.has & HAS_SHAPE) ? "shape"
-                                          : "data_offsets");
-    return measure(p, &e);
+    if (rc == 0)
+        p->section = NULL, p->key = NULL;
+    return rc;
 }
 
 /* ---- checks over all entries ---- */
@@ -565,17 +595,17 @@ int st_header_parse(st_header *h, const char *path, char *text, size_t n, uint64
                     vt_status *st)
 {
     *h = (st_header){.text = text};
-    parser p = {.path = path, .text = text, .n = n, .h = h, .st = st};
+    parser p = {.path = path, .text = text, .n = n, .h = h, .st = st, .item = -1};
     bool had_metadata = false;
     if (check_utf8(&p))
         return -1;
     if (!next_is(&p, '{'))
-        return unexpected(&p, "the text", "'{' at once");
-    if (take_object(&p, "the text", top_member, &had_metadata))
+        return unexpected(&p, "'{' at once");
+    if (take_object(&p, top_member, &had_metadata))
         return -1;
     skip_space(&p);
     if (p.at != n)
-        return unexpected(&p, "after the object", "nothing but spaces");
+        return unexpected(&p, "nothing but spaces");
     return check_names(&p) || check_tiling(&p, data_bytes) ? -1 : 0;
 }
 

@@ -169,7 +169,7 @@ static void broken_headers_are_refused_with_the_reason(void **state)
          "tensor \"a\" stands twice (first at byte 9)"},
         {"{\"a\":{" F32_4 "},\"\\u0061\":{" F32_4 "}}", 16, "tensor \"a\" stands twice"},
         {ONE(F32_4 ",\"shape\":[4]"), 16, "tensor \"a\": shape: stands twice"},
-        {"{\"__metadata__\":{},\"__metadata__\":{}}", 0, "__metadata__ stands twice"},
+        {"{\"__metadata__\":{},\"__metadata__\":{}}", 0, "__metadata__: stands twice"},
         {"{\"__metadata__\":{\"k\":\"1\",\"k\":\"1\"}}", 0, "__metadata__ key \"k\" stands twice"},
         /* R10 fields */
         {ONE("\"shape\":[4],\"data_offsets\":[0,16]"), 16, "tensor \"a\": field dtype is missing"},
