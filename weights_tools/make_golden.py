@@ -117,7 +117,7 @@ SIZES = {
 }
 FEATURES = ('vit', 'dinov2_reg4')  # tokens and pooled features are written too
 
-# Mask configurations, written to masks/NAME.json. Keys fit any depth from 2, any number of heads.
+# Mask configurations, written to masks/NAME.json. Keys fit any depth from 2; per_head needs two heads.
 NEAR, CROSS = {'type': 'local_2d', 'distance': 2}, {'type': 'axial_2d'}
 CONFIGS = {
     'axial': {'layers': {'all': 'axial_2d()'}},
@@ -295,7 +295,8 @@ def make(name, folder, image):
 
     case(None, None, name in FEATURES)
     for masks_name in CONFIGS:
-        case(masks_name, None)
+        if masks_name != 'per_head' or heads > 1:
+            case(masks_name, None)
     if name == FILES_FOR:
         case('files', None)
     for size in SIZES.get(name, ()):
