@@ -4,10 +4,10 @@
     export_timm.py vit_base_patch16_224 --pretrained -o vit_base.safetensors
     export_timm.py vit_small_patch16_224 --checkpoint mine.pth --classes 10 -o mine.safetensors
 
-The tensors are the model's state_dict, names and shapes unchanged. The metadata entry `vitrun.config`
-holds what shapes cannot tell, in the form of a hub config.json: architecture, model_args,
-num_classes, global_pool, label_names, pretrained_cfg. model_args are read from the live modules, so
-a model built with its own settings is described as it is, not as its name says.
+The tensors are the model's state_dict, names and shapes unchanged. The metadata entry
+`vitrun.config` holds what shapes cannot tell, in the form of a hub config.json: architecture,
+model_args, num_classes, global_pool, label_names, pretrained_cfg. model_args are read from the live
+modules, so a model built with its own settings is described as it is, not as its name says.
 
 A model with a part that vitrun lacks is refused by the name of that part. Needs torch, timm and
 safetensors; vitrun itself needs none of them.
@@ -59,7 +59,7 @@ def single(values, what):
 
 
 def describe_block(block):
-    """The switches of one block, as a dict of model_args; refuses what is not timm's plain Block."""
+    """The switches of one block as a dict of model_args; refuses what is not timm's Block."""
     import torch
     block_kinds = {
         'ResPostBlock': 'norm after attention and MLP',
@@ -114,7 +114,7 @@ def mlp_ratio(width, hidden):
 
 
 def check_class(model):
-    """Refuses what is not timm's VisionTransformer by the name of the part that makes it another."""
+    """Refuses what is not timm's VisionTransformer by the name of the part that differs."""
     others = {
         'Eva': 'the EVA block',
         'Beit': 'relative position bias (BEiT)',

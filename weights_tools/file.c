@@ -1,5 +1,5 @@
-/* Files by descriptor: see file.h. Opening does not block on a FIFO, and nothing is believed about a
- * path after it was opened. */
+/* Files by descriptor: see file.h. Opening does not block on a FIFO, and nothing is believed about
+ * a path after it was opened. */
 #include "weights_tools/file.h"
 
 #include <errno.h>
