@@ -2,7 +2,7 @@
  *
  * The unit of work is a band of 64 rows, the largest tile whose occupancy is counted. Every number
  * is an integer sum, a minimum or a maximum over bands, and the hash is a sum modulo 2^64 of one
- * hash per row, so no result depends on the number of threads.
+ * hash per word, so no result depends on the number of threads.
  *
  * Does not decide anything: what the numbers mean for a kernel is dispatch's business.
  */
@@ -29,29 +29,23 @@ static uint64_t mix(uint64_t x)
     return x ^ x >> 32;
 }
 
-static void hash_row(const uint64_t *bits, size_t words, int row, uint64_t hash[2])
-{
-    uint64_t a = mix((uint64_t)row + 1), b = ~a;
-    for (size_t w = 0; w < words; w++) {
-        a = (a ^ bits[w]) * 0x9e3779b97f4a7c15u;
-        b = (b ^ bits[w]) * 0xc2b2ae3d27d4eb4fu;
-        a ^= a >> 29;
-        b ^= b >> 31;
-    }
-    hash[0] += mix(a);
-    hash[1] += mix(b);
-}
-
-static void tally_row(tally *t, const uint64_t *bits, size_t words, int row)
+/* Counts the pairs of a row and adds the hash of each word that is not zero: both are sums, so the
+ * order of rows does not matter. `at` numbers the row's words over the whole mask. */
+static void tally_row(tally *t, const uint64_t *bits, size_t words, uint64_t at)
 {
     int on = 0;
-    for (size_t w = 0; w < words; w++)
+    for (size_t w = 0; w < words; w++) {
+        if (!bits[w])
+            continue;
+        uint64_t place = mix(at + w + 1);
         on += __builtin_popcountll(bits[w]);
+        t->hash[0] += mix(bits[w] ^ place);
+        t->hash[1] += mix(bits[w] * 0x9e3779b97f4a7c15u + ~place);
+    }
     t->nnz += on;
     t->empty_rows += on == 0;
     t->row_min = on < t->row_min ? on : t->row_min;
     t->row_max = on > t->row_max ? on : t->row_max;
-    hash_row(bits, words, row, t->hash);
 }
 
 /* How many of a row of tiles hold a bit; seen is the OR of the tiles' rows. */
@@ -71,7 +65,7 @@ static void tally_band(tally *t, const vt_mask *mask, int first, uint64_t *bits,
     int end = mask->tokens - first < BAND ? mask->tokens : first + BAND;
     for (int row = first; row < end; row++) {
         mask->row(mask, row, bits);
-        tally_row(t, bits, words, row);
+        tally_row(t, bits, words, (uint64_t)row * words);
         for (int s = 0; s < 3; s++) {
             uint64_t *or_of = seen + (size_t)s * words;
             bool opens = (row - first) % vt_occupancy_tile[s] == 0;

@@ -266,13 +266,19 @@ typedef struct {
 /* ORs the span into `bits`, moved up by `by`. */
 static void or_shifted(uint64_t *bits, vt_span s, int by)
 {
-    size_t at = (size_t)(s.first + by) / 64, n = vt_mask_words(s.end - s.first);
+    size_t n = vt_mask_words(s.end - s.first);
     int shift = (s.first + by) % 64;
-    for (size_t w = 0; w < n; w++) {
-        bits[at + w] |= s.bits[w] << shift;
-        if (shift && s.bits[w] >> (64 - shift)) /* nothing of it: the row may end here */
-            bits[at + w + 1] |= s.bits[w] >> (64 - shift);
+    bits += (s.first + by) / 64;
+    if (shift == 0) {
+        for (size_t w = 0; w < n; w++)
+            bits[w] |= s.bits[w];
+        return;
     }
+    bits[0] |= s.bits[0] << shift;
+    for (size_t w = 1; w < n; w++)
+        bits[w] |= s.bits[w] << shift | s.bits[w - 1] >> (64 - shift);
+    if (s.bits[n - 1] >> (64 - shift)) /* else the row may end here */
+        bits[n] |= s.bits[n - 1] >> (64 - shift);
 }
 
 static void or_pattern_row(const vt_pattern *p, int t, uint64_t *bits, int by)

@@ -32,8 +32,7 @@ uint64_t vt_random_mix(uint64_t x)
 
 uint64_t vt_random_key(uint64_t seed, uint64_t i)
 {
-    uint64_t start = vt_random_mix(seed + 0x9e3779b97f4a7c15u);
-    return vt_random_mix(vt_random_mix(start + i * 0x9e3779b97f4a7c15u) ^ start);
+    return vt_random_mix(vt_random_mix(seed) + i * 0x9e3779b97f4a7c15u);
 }
 
 /* x = m * 2^e with m in [sqrt(1/2), sqrt(2)); log m = 2 atanh(s), s = (m - 1) / (m + 1), by its
@@ -69,7 +68,7 @@ struct source {
     void (*keys)(const source *s, int t, uint64_t *key); /* [patches] */
     int patches, grid_h, grid_w;
     uint64_t seed;
-    double twice_variance;
+    double *far; /* [grid_h, grid_w] -log of the weight, by |i - i'| and |j - j'| */
 };
 
 static void uniform_keys(const source *s, int t, uint64_t *key)
@@ -79,31 +78,26 @@ static void uniform_keys(const source *s, int t, uint64_t *key)
         key[k] = vt_random_key(s->seed, first + (uint64_t)k);
 }
 
-/* -log of the weight; at or beyond 150 log 2 the weight rounds to zero in single precision, in
- * which the original computes its matrix of weights, and such a pair is never drawn. */
+/* -log of a weight at or beyond which it rounds to zero in single precision (150 log 2). The
+ * original computes its matrix of weights in that, and such a pair is never drawn. */
 static const double weightless = 103.97207708399179;
 
-static double minus_log_weight(const source *s, int t, int k)
+/* log(-log u) lies in (-37, 4) and far in [0, 104): 64 + their sum is positive and below 256 = 2^8,
+ * so 55 bits of fraction fit. */
+static uint64_t arrival(uint64_t random, double far)
 {
-    double di = t / s->grid_w - k / s->grid_w, dj = t % s->grid_w - k % s->grid_w;
-    double square = di * di + dj * dj;
-    return square == 0.0 ? 0.0 : square / s->twice_variance;
+    double u = ((double)(random >> 12) + 0.5) * 0x1p-52;
+    return (uint64_t)((64.0 + (vt_random_log(-vt_random_log(u)) + far)) * 0x1p55);
 }
 
-/* log(-log u) lies in (-37, 4) and the other term in [0, 104): 64 + their sum is positive and below
- * 256 = 2^8, so 55 bits of fraction fit. */
 static void gaussian_keys(const source *s, int t, uint64_t *key)
 {
+    int i = t / s->grid_w, j = t % s->grid_w;
     uniform_keys(s, t, key);
-    for (int k = 0; k < s->patches; k++) {
-        double far = minus_log_weight(s, t, k);
-        if (far >= weightless) {
-            key[k] = UINT64_MAX;
-            continue;
-        }
-        double u = ((double)(key[k] >> 12) + 0.5) * 0x1p-52;
-        double arrival = vt_random_log(-vt_random_log(u)) + far;
-        key[k] = (uint64_t)((64.0 + arrival) * 0x1p55);
+    for (int y = 0; y < s->grid_h; y++) {
+        const double *far = s->far + (size_t)abs(y - i) * (size_t)s->grid_w;
+        for (int x = 0; x < s->grid_w; x++, key++)
+            *key = far[abs(x - j)] < weightless ? arrival(*key, far[abs(x - j)]) : UINT64_MAX;
     }
 }
 
@@ -236,15 +230,20 @@ int vt_random_uniform(uint64_t *bits, int patches, int64_t nnz, uint64_t seed, i
     return draw(bits, &s, nnz, threads, st);
 }
 
-/* Pairs with a weight, from how often each distance occurs: (H - |di|) (W - |dj|), each sign. */
-static int64_t weighted_pairs(const source *s)
+/* Fills s->far; returns the number of pairs with a weight: a distance (|di|, |dj|) occurs
+ * (H - |di|) (W - |dj|) times with each sign. */
+static int64_t weigh(source *s, double sigma)
 {
-    int64_t n = 0;
+    int64_t pairs = 0;
     for (int di = 0; di < s->grid_h; di++)
-        for (int dj = 0; dj < s->grid_w; dj++)
-            if (minus_log_weight(s, 0, di * s->grid_w + dj) < weightless)
-                n += (int64_t)(s->grid_h - di) * (s->grid_w - dj) * (di ? 2 : 1) * (dj ? 2 : 1);
-    return n;
+        for (int dj = 0; dj < s->grid_w; dj++) {
+            double square = (double)di * di + (double)dj * dj;
+            double far = square == 0.0 ? 0.0 : square / (2.0 * (sigma * sigma));
+            s->far[(size_t)di * (size_t)s->grid_w + (size_t)dj] = far;
+            if (far < weightless)
+                pairs += (int64_t)(s->grid_h - di) * (s->grid_w - dj) * (di ? 2 : 1) * (dj ? 2 : 1);
+        }
+    return pairs;
 }
 
 int vt_random_gaussian(uint64_t *bits, int grid_h, int grid_w, double sigma, int64_t nnz,
@@ -254,14 +253,18 @@ int vt_random_gaussian(uint64_t *bits, int grid_h, int grid_w, double sigma, int
                 .patches = grid_h * grid_w,
                 .grid_h = grid_h,
                 .grid_w = grid_w,
-                .seed = seed,
-                .twice_variance = 2.0 * (sigma * sigma)};
-    int64_t weighted = weighted_pairs(&s);
-    if (nnz > weighted)
-        return vt_fail(st, VT_USAGE,
-                       "%lld pairs asked for, but only %lld of %lld have a non-zero weight with "
-                       "sigma=%g on %dx%d patches",
-                       (long long)nnz, (long long)weighted,
-                       (long long)s.patches * (long long)s.patches, sigma, grid_h, grid_w);
-    return draw(bits, &s, nnz, threads, st);
+                .seed = seed};
+    s.far = vt_alloc((size_t)s.patches, sizeof *s.far, "random pattern", st);
+    if (!s.far)
+        return -1;
+    int64_t weighted = weigh(&s, sigma), all = (int64_t)s.patches * s.patches;
+    int rc =
+        nnz <= weighted
+            ? draw(bits, &s, nnz, threads, st)
+            : vt_fail(st, VT_USAGE,
+                      "%lld pairs asked for, but only %lld of %lld have a non-zero weight "
+                      "with sigma=%g on %dx%d patches",
+                      (long long)nnz, (long long)weighted, (long long)all, sigma, grid_h, grid_w);
+    vt_free(s.far);
+    return rc;
 }
