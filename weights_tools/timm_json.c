@@ -381,36 +381,18 @@ static const key pretrained_cfg[] = {
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 
-/* Keys of config.json, of pretrained_cfg too, that are known and without effect here. */
-static const char *const other_keys[] = {"architecture",
-                                         "model_args",
-                                         "pretrained_cfg",
-                                         "num_features",
-                                         "label_names",
-                                         "labels",
-                                         "label_descriptions",
-                                         "tag",
-                                         "custom_load",
-                                         "test_input_size",
-                                         "min_input_size",
-                                         "test_crop_pct",
-                                         "label_offset",
-                                         "pool_size",
-                                         "test_pool_size",
-                                         "first_conv",
-                                         "classifier",
-                                         "license",
-                                         "description",
-                                         "origin_url",
-                                         "paper_name",
-                                         "paper_ids",
-                                         "notes",
-                                         "url",
-                                         "file",
-                                         "hf_hub_id",
-                                         "hf_hub_filename",
-                                         "source",
-                                         "state_dict"};
+/* Further keys of config.json and of pretrained_cfg: first those that are read elsewhere, then those
+ * without effect here. */
+enum { READ_KEYS = 6 };
+static const char *const other_keys[] = {
+    "architecture",  "model_args",   "pretrained_cfg",  "label_names",
+    "labels",        "global_pool",  "num_features",    "label_descriptions",
+    "tag",           "custom_load",  "test_input_size", "min_input_size",
+    "test_crop_pct", "label_offset", "pool_size",       "test_pool_size",
+    "first_conv",    "classifier",   "license",         "description",
+    "origin_url",    "paper_name",   "paper_ids",       "notes",
+    "url",           "file",         "hf_hub_id",       "hf_hub_filename",
+    "source",        "state_dict"};
 
 /* ---- documents ---- */
 
@@ -422,16 +404,17 @@ static const key *find_key(const key *table, size_t n, const char *name)
     return NULL;
 }
 
-/* The known key nearest to a mistyped one, or NULL. */
-static const char *nearest_key(const char *name, bool documents)
+/* The key nearest to a mistyped one, or NULL: of model_args and pretrained_cfg; or, for one that
+ * stands elsewhere in a document, of what is read there. */
+static const char *nearest_key(const char *name, bool elsewhere)
 {
-    const char *names[COUNT(model_args) + COUNT(pretrained_cfg) + COUNT(other_keys) + 1];
+    const char *names[COUNT(model_args) + COUNT(pretrained_cfg) + READ_KEYS + 1];
     size_t n = 0;
-    for (size_t i = 0; i < COUNT(model_args); i++)
+    for (size_t i = 0; !elsewhere && i < COUNT(model_args); i++)
         names[n++] = model_args[i].name;
     for (size_t i = 0; i < COUNT(pretrained_cfg); i++)
         names[n++] = pretrained_cfg[i].name;
-    for (size_t i = 0; documents && i < COUNT(other_keys); i++)
+    for (size_t i = 0; elsewhere && i < READ_KEYS; i++)
         names[n++] = other_keys[i];
     names[n] = NULL;
     return vt_nearest(name, names);
@@ -492,7 +475,7 @@ static int check_strays(timm_build *b, json_t *doc, bool root)
         bool known = find_key(pretrained_cfg, COUNT(pretrained_cfg), name);
         for (size_t i = 0; !known && i < COUNT(other_keys); i++)
             known = strcmp(name, other_keys[i]) == 0;
-        if (known || strcmp(name, "global_pool") == 0)
+        if (known)
             continue;
         if (arg && root)
             return timm_bad(b, where, "key \"%s\" belongs into model_args", name);
