@@ -49,6 +49,8 @@ typedef struct {
     void (*reference_scores)(const vt_attn_item *item, int query, float *scores);
     void (*reference_softmax)(const vt_attn_item *item, int query, float *scores);
     void (*reference_product)(const vt_attn_item *item, int query, const float *weights);
+    /* multiplies and adds in registers; returns the flops done: the peak, for measurements */
+    double (*fma_loop)(long steps);
 } vt_isa;
 
 #define VT_ISA_DECLARE(isa)                                                                        \
@@ -59,7 +61,8 @@ typedef struct {
     void vt_attend_rows_##isa(const vt_attn_item *item);                                           \
     void vt_reference_scores_##isa(const vt_attn_item *item, int query, float *scores);            \
     void vt_reference_softmax_##isa(const vt_attn_item *item, int query, float *scores);           \
-    void vt_reference_product_##isa(const vt_attn_item *item, int query, const float *weights);
+    void vt_reference_product_##isa(const vt_attn_item *item, int query, const float *weights);    \
+    double vt_fma_loop_##isa(long steps);
 
 VT_ISA_DECLARE(generic)
 #if defined(__x86_64__)

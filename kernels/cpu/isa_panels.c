@@ -35,7 +35,8 @@ typedef struct {
     int rows;           /* real query rows of the group in progress */
     int token[VT_TILE]; /* their tokens */
     int slot[VT_TILE];  /* and their slots in the group */
-    float max[VT_TILE], sum[VT_TILE], decay[VT_TILE];
+    float max[VT_TILE], decay[VT_TILE];
+    float sum[VT_TILE * VL]; /* a row's in VL parts */
 } work;
 
 /* A block of panels: which, and the mask of those that need one. */
@@ -125,10 +126,28 @@ VT_INLINE void tokens_of_group(const vt_attn_item *it, int group, int *token)
     }
 }
 
+/* Rows of tokens lie far apart in qkv, where the machine's own prefetcher does not follow. */
+static void fetch_group(const work *w, int group)
+{
+    const vt_attn_item *it = w->it;
+    size_t size = vt_dtype_bytes(it->type), bytes = (size_t)it->head_dim * size;
+    int token[VT_TILE];
+    if (group >= w->groups)
+        return;
+    tokens_of_group(it, group, token);
+    for (int j = 0; j < VT_TILE; j++)
+        for (size_t b = 0; token[j] >= 0 && b < bytes; b += 64) {
+            size_t at = (size_t)token[j] * it->row * size + b;
+            __builtin_prefetch((const char *)it->k + at);
+            __builtin_prefetch((const char *)it->v + at);
+        }
+}
+
 VT_INLINE void pack_group(work *w, int group, vt_dtype type)
 {
     const vt_attn_item *it = w->it;
     int token[VT_TILE];
+    fetch_group(w, group + 1);
     tokens_of_group(it, group, token);
     float *k = w->k + (size_t)group * VT_TILE * (size_t)it->head_dim;
     transpose_tokens(k, it, it->k, token, type);
@@ -167,10 +186,9 @@ static void load_queries(work *w, int group)
         transpose_tokens(w->q, it, it->q, w->token, VT_F32);
     else
         transpose_tokens(w->q, it, it->q, w->token, VT_BF16);
-    for (int r = 0; r < VT_TILE; r++) {
+    for (int r = 0; r < VT_TILE; r++)
         w->max[r] = -INFINITY;
-        w->sum[r] = 0;
-    }
+    memset(w->sum, 0, sizeof w->sum);
     memset(w->o, 0, VT_TILE * (size_t)w->dims * sizeof *w->o);
 }
 
@@ -182,14 +200,14 @@ VT_INLINE void score_tile(int rows, int vectors, const float *q, const float *k0
                           int d, float *s0, float *s1)
 {
     vf a[ROWS], b[ROWS];
-#pragma GCC unroll 8
+    V_UNROLL
     for (int r = 0; r < rows; r++)
         a[r] = b[r] = (vf){0};
     for (int i = 0; i < d; i++) {
         vf x = v_load(k0 + (size_t)i * VT_TILE), y = x;
         if (vectors == 2)
             y = v_load(k1 + (size_t)i * VT_TILE);
-#pragma GCC unroll 8
+        V_UNROLL
         for (int r = 0; r < rows; r++) {
             vf f = v_splat(q[(size_t)i * VT_TILE + (size_t)r]);
             a[r] += f * x;
@@ -197,7 +215,7 @@ VT_INLINE void score_tile(int rows, int vectors, const float *q, const float *k0
                 b[r] += f * y;
         }
     }
-#pragma GCC unroll 8
+    V_UNROLL
     for (int r = 0; r < rows; r++) {
         v_store(s0 + r * COLS, a[r]);
         if (vectors == 2)
@@ -211,7 +229,7 @@ VT_INLINE void product_tile(int rows, int vectors, const float *p, const float *
                             float *o, size_t stride, const float *decay)
 {
     vf a[ROWS], b[ROWS];
-#pragma GCC unroll 8
+    V_UNROLL
     for (int r = 0; r < rows; r++) {
         vf f = v_splat(decay[r]);
         a[r] = v_load(o + (size_t)r * stride) * f;
@@ -223,7 +241,7 @@ VT_INLINE void product_tile(int rows, int vectors, const float *p, const float *
             vf x = v_load(panel), y = x;
             if (vectors == 2)
                 y = v_load(panel + VL);
-#pragma GCC unroll 8
+            V_UNROLL
             for (int r = 0; r < rows; r++) {
                 vf f = v_splat(p[r * COLS + k]);
                 a[r] += f * x;
@@ -232,7 +250,7 @@ VT_INLINE void product_tile(int rows, int vectors, const float *p, const float *
             }
         }
     }
-#pragma GCC unroll 8
+    V_UNROLL
     for (int r = 0; r < rows; r++) {
         v_store(o + (size_t)r * stride, a[r]);
         if (vectors == 2)
@@ -334,28 +352,47 @@ static void apply_mask(float *s, uint16_t bits)
     }
 }
 
-static void soften_row(work *w, int r, int cols)
+/* The greatest score of each row of S in this block; -inf for rows that are not there. */
+static void row_maxima(const work *w, int cols, float *top)
 {
-    float *s = w->s + r * COLS;
-    vf top = v_splat(-INFINITY), total = {0};
-    for (int c = 0; c < cols; c += VL)
-        top = v_max(v_load(s + c), top);
-    float old = w->max[r], max = v_max_all(top);
-    max = old > max ? old : max;
-    if (max == -INFINITY) { /* no key of this row so far */
-        memset(s, 0, (size_t)cols * sizeof *s);
-        w->decay[r] = 1;
-        return;
+    for (int r0 = 0; r0 < VT_TILE; r0 += VL) {
+        vf a[VL];
+        V_UNROLL
+        for (int r = 0; r < VL; r++) {
+            const float *s = w->s + (r0 + r) * COLS;
+            a[r] = v_splat(-INFINITY);
+            for (int c = 0; r0 + r < w->rows && c < cols; c += VL)
+                a[r] = v_max(v_load(s + c), a[r]);
+        }
+        v_store(top + r0, v_reduce_each(a, false));
     }
-    vf m = v_splat(max), scale = v_splat(w->scale);
-    for (int c = 0; c < cols; c += VL) {
-        vf p = v_exp2((v_load(s + c) - m) * scale);
-        total += p;
-        v_store(s + c, p);
+}
+
+/* Scores become weights relative to the greatest score so far, and what was summed under an older
+ * maximum decays. While a row has seen no key at all its maximum is taken as 0: weights are 2^-inf,
+ * that is 0, and nothing is ever infinity - infinity. */
+static void soften(work *w, int cols)
+{
+    float top[VT_TILE], base[VT_TILE];
+    vf scale = v_splat(w->scale);
+    row_maxima(w, cols, top);
+    for (int r = 0; r < VT_TILE; r += VL) {
+        vf old = v_load(w->max + r), max = v_max(v_load(top + r), old);
+        vf from = v_select(max == v_splat(-INFINITY), (vf){0}, max);
+        v_store(w->max + r, max);
+        v_store(base + r, from);
+        v_store(w->decay + r, v_exp2((old - from) * scale));
     }
-    w->decay[r] = old == max ? 1 : v_exp2(v_splat((old - max) * w->scale))[0];
-    w->sum[r] = w->sum[r] * w->decay[r] + v_sum(total);
-    w->max[r] = max;
+    for (int r = 0; r < w->rows; r++) {
+        float *s = w->s + r * COLS;
+        vf m = v_splat(base[r]), total = v_load(w->sum + r * VL) * w->decay[r];
+        for (int c = 0; c < cols; c += VL) {
+            vf p = v_exp2((v_load(s + c) - m) * scale);
+            total += p;
+            v_store(s + c, p);
+        }
+        v_store(w->sum + r * VL, total);
+    }
 }
 
 static void one_block(work *w, const block *bl)
@@ -365,8 +402,7 @@ static void one_block(work *w, const block *bl)
     for (int p = 0; p < bl->count; p++)
         for (int r = 0; bl->masked[p] && r < w->rows; r++)
             apply_mask(w->s + r * COLS + p * VT_TILE, bl->mask[p][r]);
-    for (int r = 0; r < w->rows; r++)
-        soften_row(w, r, cols);
+    soften(w, cols);
     for (int b = 0; b * PAIR < w->dims; b++)
         for (int r = 0; r < w->rows; r += ROWS) {
             int rows = w->rows - r < ROWS ? w->rows - r : ROWS;
@@ -445,7 +481,7 @@ VT_INLINE void store_row(const work *w, int r, vt_dtype type)
     const vt_attn_item *it = w->it;
     const float *o = w->o + r * w->dims;
     char *out = (char *)it->out + (size_t)w->token[r] * it->out_row * vt_dtype_bytes(type);
-    float scale = w->sum[r] == 0 ? 0 : 1.0f / w->sum[r];
+    float sum = v_sum(v_load(w->sum + r * VL)), scale = sum == 0 ? 0 : 1.0f / sum;
     int i = 0;
     for (; i + VL <= it->head_dim; i += VL)
         v_put(out, type, i, v_load(o + i) * scale);

@@ -45,69 +45,19 @@ VT_INLINE void widen_keys(const work *w, vt_dtype type)
 
 /* ---- VL dot products at once ---- */
 
-#if defined(__clang__)
-#define PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define PICK(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})
-#endif
-
-/* Halving steps. Within each quarter of four lanes: (a0+a1, a2+a3, b0+b1, b2+b3). */
-VT_INLINE vf add_neighbours(vf a, vf b)
-{
-#if defined(__AVX512F__)
-    return PICK(a, b, 0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30) +
-           PICK(a, b, 1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31);
-#elif defined(__AVX2__)
-    return PICK(a, b, 0, 2, 8, 10, 4, 6, 12, 14) + PICK(a, b, 1, 3, 9, 11, 5, 7, 13, 15);
-#else
-    return PICK(a, b, 0, 2, 4, 6) + PICK(a, b, 1, 3, 5, 7);
-#endif
-}
-
-/* The same with whole quarters in place of lanes. */
-#if defined(__AVX512F__)
-VT_INLINE vf add_quarters(vf a, vf b)
-{
-    return PICK(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27) +
-           PICK(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
-}
-#elif defined(__AVX2__)
-VT_INLINE vf add_quarters(vf a, vf b)
-{
-    return PICK(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + PICK(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
-}
-#endif
-
-/* Lane i: the sum of all lanes of a[i]. */
-VT_INLINE vf sum_each(const vf *a)
-{
-    vf q[VL / 4];
-#pragma GCC unroll 4
-    for (int i = 0; i < VL / 4; i++)
-        q[i] = add_neighbours(add_neighbours(a[4 * i], a[4 * i + 1]),
-                              add_neighbours(a[4 * i + 2], a[4 * i + 3]));
-#if defined(__AVX512F__)
-    return add_quarters(add_quarters(q[0], q[1]), add_quarters(q[2], q[3]));
-#elif defined(__AVX2__)
-    return add_quarters(q[0], q[1]);
-#else
-    return q[0];
-#endif
-}
-
 VT_INLINE vf dots(const work *w, const float *const *key)
 {
     vf a[VL];
-#pragma GCC unroll 16
+    V_UNROLL
     for (int j = 0; j < VL; j++)
         a[j] = (vf){0};
     for (size_t i = 0; i < w->stride; i += VL) {
         vf q = v_load(w->q + i);
-#pragma GCC unroll 16
+        V_UNROLL
         for (int j = 0; j < VL; j++)
             a[j] += q * v_load(key[j] + i);
     }
-    return sum_each(a);
+    return v_reduce_each(a, true);
 }
 
 VT_INLINE void fetch(const float *row, size_t n)
@@ -157,7 +107,7 @@ VT_INLINE void weigh(const work *w, uint32_t first, uint32_t last, size_t column
 {
     const vt_csr *c = w->it->group->csr;
     vf a[8];
-#pragma GCC unroll 8
+    V_UNROLL
     for (int i = 0; i < vectors; i++)
         a[i] = (vf){0};
     for (uint32_t j = first; j < last; j++) {
@@ -165,11 +115,11 @@ VT_INLINE void weigh(const work *w, uint32_t first, uint32_t last, size_t column
         vf p = v_splat(w->s[j - first]);
         if (j + AHEAD < last)
             fetch(w->v + key_at(c, j + AHEAD) * w->stride + column, (size_t)(vectors * VL));
-#pragma GCC unroll 8
+        V_UNROLL
         for (int i = 0; i < vectors; i++)
             a[i] += p * v_load(v + i * VL);
     }
-#pragma GCC unroll 8
+    V_UNROLL
     for (int i = 0; i < vectors; i++)
         v_store(w->o + column + (size_t)(i * VL), a[i]);
 }

@@ -2,6 +2,23 @@
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/isa_vec.h"
 
+/* 12 independent chains: enough for two pipes of five cycles. */
+double VT_NAME(vt_fma_loop)(long steps)
+{
+    vf a[12], x = v_splat(0.5f), y = v_splat(1.0f);
+    V_UNROLL
+    for (int i = 0; i < 12; i++)
+        a[i] = v_splat((float)i);
+    for (long n = 0; n < steps; n++)
+        V_UNROLL
+    for (int i = 0; i < 12; i++)
+        a[i] = a[i] * x + y;
+    vf sum = a[0];
+    for (int i = 1; i < 12; i++)
+        sum += a[i];
+    return v_sum(sum) != 0 ? (double)steps * 12 * 2 * VL : 0; /* keeps the loop alive */
+}
+
 #define VT_TEXT2(x) #x
 #define VT_TEXT(x)  VT_TEXT2(x)
 
@@ -17,4 +34,5 @@ const vt_isa VT_NAME(vt_isa) = {
     .reference_scores = VT_NAME(vt_reference_scores),
     .reference_softmax = VT_NAME(vt_reference_softmax),
     .reference_product = VT_NAME(vt_reference_product),
+    .fma_loop = VT_NAME(vt_fma_loop),
 };

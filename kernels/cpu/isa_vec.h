@@ -19,6 +19,13 @@
 #define VT_PASTE(a, b)  VT_PASTE2(a, b)
 #define VT_NAME(f)      VT_PASTE(f, VT_ISA) /* f_avx2 and so on */
 
+/* Before loops over registers: arrays of vectors stay in registers only when fully unrolled. */
+#if defined(__clang__)
+#define V_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define V_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 #define VT_INLINE static inline __attribute__((always_inline))
 
 #if defined(__AVX512F__)
@@ -155,23 +162,87 @@ VT_INLINE float v_max_all(vf v)
     return x > y ? x : y;
 }
 
-/* 2^x for x <= 126, within 1e-7 of the result; exactly 0 below -125, so for -inf; NaN for NaN.
- * x = n + f with n whole and |f| <= 1/2; 2^f by a polynomial fitted to it; n goes into the exponent
- * bits. Adding 1.5 * 2^23 rounds to whole numbers and leaves n in the low bits. */
+/* Lanes of a and b by number, b's from VL on. */
+#if defined(__clang__)
+#define V_PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define V_PICK(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})
+#endif
+
+/* Halving steps of a reduction of several vectors at once. Within each quarter of four lanes:
+ * *x = (a0, a2, b0, b2), *y = (a1, a3, b1, b3); the step's result is op(*x, *y). */
+VT_INLINE void v_pair_lanes(vf a, vf b, vf *x, vf *y)
+{
+#if defined(__AVX512F__)
+    *x = V_PICK(a, b, 0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30);
+    *y = V_PICK(a, b, 1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31);
+#elif defined(__AVX2__)
+    *x = V_PICK(a, b, 0, 2, 8, 10, 4, 6, 12, 14);
+    *y = V_PICK(a, b, 1, 3, 9, 11, 5, 7, 13, 15);
+#else
+    *x = V_PICK(a, b, 0, 2, 4, 6);
+    *y = V_PICK(a, b, 1, 3, 5, 7);
+#endif
+}
+
+/* The same with whole quarters in place of lanes. */
+VT_INLINE void v_pair_quarters(vf a, vf b, vf *x, vf *y)
+{
+#if defined(__AVX512F__)
+    *x = V_PICK(a, b, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
+    *y = V_PICK(a, b, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+#elif defined(__AVX2__)
+    *x = V_PICK(a, b, 0, 1, 2, 3, 8, 9, 10, 11);
+    *y = V_PICK(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+#else
+    *x = a, *y = b;
+#endif
+}
+
+VT_INLINE vf v_reduce_step(vf a, vf b, bool lanes, bool sum)
+{
+    vf x, y;
+    if (lanes)
+        v_pair_lanes(a, b, &x, &y);
+    else
+        v_pair_quarters(a, b, &x, &y);
+    return sum ? x + y : v_max(x, y);
+}
+
+/* Lane i of the result: the sum, or the maximum, of all lanes of a[i]; VL vectors. */
+VT_INLINE vf v_reduce_each(const vf *a, bool sum)
+{
+    vf q[VL / 4];
+    V_UNROLL
+    for (int i = 0; i < VL / 4; i++)
+        q[i] = v_reduce_step(v_reduce_step(a[4 * i], a[4 * i + 1], true, sum),
+                             v_reduce_step(a[4 * i + 2], a[4 * i + 3], true, sum), true, sum);
+#if defined(__AVX512F__)
+    return v_reduce_step(v_reduce_step(q[0], q[1], false, sum),
+                         v_reduce_step(q[2], q[3], false, sum), false, sum);
+#elif defined(__AVX2__)
+    return v_reduce_step(q[0], q[1], false, sum);
+#else
+    return q[0];
+#endif
+}
+
+/* 2^x for x <= 126, within 1e-7 of the result; at most 2^-125 below -125 and exactly 0 below -127,
+ * so for -inf; NaN for NaN.
+ * x = n + f with n whole and |f| <= 1/2; 2^f by a polynomial fitted to it (its halves side by side,
+ * for the sake of latency); n goes into the exponent bits, where -127 takes 2^0 to 0. Adding
+ * 1.5 * 2^23 rounds to whole numbers and leaves n in the low bits. */
 VT_INLINE vf v_exp2(vf x)
 {
     const float magic = 12582912.0f;
-    vf c = v_max(v_splat(-126.0f), x); /* in this order it hands NaN on */
+    vf c = v_max(v_splat(-127.0f), x); /* in this order it hands NaN on */
     vf shifted = c + magic;
-    vf f = c - (shifted - magic);
-    vf p = f * 1.5353361e-4f + 1.3398874e-3f;
-    p = p * f + 9.6184374e-3f;
-    p = p * f + 5.5503324e-2f;
-    p = p * f + 2.4022648e-1f;
-    p = p * f + 6.9314720e-1f;
-    p = p * f + 1.0f;
-    vi bits = (vi)p + ((vi)shifted << 23);
-    return (vf)(bits & ~(x < -125.0f));
+    vf f = c - (shifted - magic), f2 = f * f;
+    vf low = f * 2.4022648e-1f + 6.9314720e-1f;
+    vf mid = f * 9.6184374e-3f + 5.5503324e-2f;
+    vf high = f * 1.5353361e-4f + 1.3398874e-3f;
+    vf p = (low + f2 * (mid + f2 * high)) * f + 1.0f;
+    return (vf)((vi)p + ((vi)shifted << 23));
 }
 
 /* Element i of a row of either type. */
