@@ -3,8 +3,8 @@
  *   u64 N (little endian) | N bytes of JSON: st_header.c | the tensors' bytes, without gaps
  *
  * A hub folder is model.safetensors, or model.safetensors.index.json, whose weight_map says in
- * which shard each tensor lies. Tensors may start at any byte, so values are read through a buffer except
- * where they already are what is asked for: F32 goes straight to its place.
+ * which shard each tensor lies. Tensors may start at any byte, so values are read through a buffer,
+ * except F32, which goes straight to its place.
  */
 #include "weights_tools/file.h"
 #include "weights_tools/json.h"
@@ -441,7 +441,8 @@ int st_read_bytes(const st_reader *r, const st_tensor *t, uint64_t first, uint64
     return vt_file_read(f->fd, f->path, t->begin + first, out, (size_t)count, st);
 }
 
-/* Exact. A half's bits, moved to where a float's are, read as 2^-112 of its value, subnormals too. */
+/* Exact. A half's bits, moved to where a float's are, read as 2^-112 of the value; subnormals
+ * too. */
 static float f16_to_f32(uint16_t h)
 {
     uint32_t magnitude = (uint32_t)(h & 0x7fff) << 13;

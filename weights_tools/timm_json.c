@@ -1,8 +1,8 @@
 /* What a timm configuration document says: one table of model_args (the constructor's arguments),
  * one of pretrained_cfg, and for each key how its value is checked and where it goes.
  *
- * Keys without effect on an evaluation are accepted; keys that would need a part that vitrun lacks are
- * refused by the name of that part. The tables are walked in their own order, not the document's:
+ * Keys without effect on an evaluation are accepted; keys that would need a part that vitrun lacks
+ * are refused by the name of that part. The tables are walked in their own order, not the document's:
  * where two keys touch one fact (act_layer, act), the later one in the table wins.
  */
 #include "weights_tools/timm_build.h"
@@ -83,6 +83,15 @@ static int take_real(timm_build *b, const key *k, json_t *v)
     double x = json_number_value(v);
     if (!json_is_number(v) || !(x > 0) || x > k->max)
         return unexpected(b, k->name, "a positive number", v);
+    *(double *)target(b, k) = x;
+    return 0;
+}
+
+static int take_crop_pct(timm_build *b, const key *k, json_t *v)
+{
+    double x = json_number_value(v);
+    if (!json_is_number(v) || !(x >= 0.01 && x <= 10))
+        return unexpected(b, k->name, "a number from 0.01 to 10", v);
     *(double *)target(b, k) = x;
     return 0;
 }
@@ -372,7 +381,7 @@ static const key pretrained_cfg[] = {
     VALUE("input_size", take_input_size, FACT_IMG_SIZE, input_h),
     VALUE("fixed_input_size", take_bool, FACTS, fixed_input),
     VALUE("interpolation", take_interpolation, FACT_INTERPOLATION, pre.interpolation),
-    VALUE("crop_pct", take_real, FACT_CROP_PCT, pre.crop_pct),
+    VALUE("crop_pct", take_crop_pct, FACT_CROP_PCT, pre.crop_pct),
     VALUE("crop_mode", take_crop_mode, FACT_CROP_MODE, pre.crop_mode),
     VALUE("mean", take_stats, FACT_MEAN, pre.mean),
     VALUE("std", take_stats, FACT_STD, pre.std),
@@ -381,8 +390,8 @@ static const key pretrained_cfg[] = {
 
 #define COUNT(table) (sizeof(table) / sizeof *(table))
 
-/* Further keys of config.json and of pretrained_cfg: first those that are read elsewhere, then those
- * without effect here. */
+/* Further keys of config.json and of pretrained_cfg: first those that are read elsewhere, then
+ * those without effect here. */
 enum { READ_KEYS = 6 };
 static const char *const other_keys[] = {
     "architecture",  "model_args",   "pretrained_cfg",  "label_names",
@@ -463,8 +472,8 @@ static int apply_model_args(timm_build *b, json_t *args)
     return apply_table(b, model_args, COUNT(model_args), args, "model_args.");
 }
 
-/* Stray keys are common in the wild and timm skips them. One that is mistyped, or a model argument in
- * the wrong place, is not skipped. */
+/* Stray keys are common in the wild and timm skips them. One that is mistyped, or a model argument
+ * in the wrong place, is not skipped. */
 static int check_strays(timm_build *b, json_t *doc, bool root)
 {
     const char *where = root ? "" : "pretrained_cfg", *name;

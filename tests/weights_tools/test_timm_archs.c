@@ -29,8 +29,8 @@ static void rows_are_sorted_and_found(void **state)
     assert_null(timm_tag_find("vit_base_patch16_224", "no_such_tag"));
 }
 
-/* Of the 448 tags that timm's plain ViT, DeiT, EVA, BEiT and relative-position modules had when this
- * goal was set 278 run; later releases added 7 more. */
+/* Of the 448 tags that timm's plain ViT, DeiT, EVA, BEiT and relative-position modules had when
+ * this goal was set 278 run; later releases added 7 more. */
 static void tags_covered_reach_the_goal(void **state)
 {
     (void)state;

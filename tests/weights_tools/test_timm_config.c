@@ -1,5 +1,5 @@
-/* The configuration of a model: which source wins, what is worked out from it, and what is refused with
- * which text and code. Each case is a folder with weights and, where given, a config.json.
+/* The configuration of a model: which source wins, what is worked out from it, and what is refused
+ * with which text and code. Each case is a folder with weights and, where given, a config.json.
  */
 #include "weights_tools/timm_config.h"
 #include "weights_tools/timm_archs.h"
@@ -422,6 +422,7 @@ static void bad_settings_are_usage_errors(void **state)
         {"qkv_bias=1", "qkv_bias: expected true or false, found 1"},
         {"norm_eps=-1", "norm_eps: expected a positive number, found -1"},
         {"norm_eps=nan", "norm_eps: expected a positive number, found \"nan\""},
+        {"crop_pct=0", "crop_pct: expected a number from 0.01 to 10, found 0"},
         {"mean=1,2", "mean: expected three numbers, found [1,2]"},
         {"std=0,1,1", "std: expected three positive numbers"},
         {"crop_mode=middle", "expected \"center\", \"squash\", \"border\", found \"middle\""},
