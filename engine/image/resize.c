@@ -116,49 +116,8 @@ static inline uint8_t clip8(int32_t sum)
     return v < 0 ? 0 : v > 255 ? 255 : (uint8_t)v;
 }
 
-/* One row of RGB. */
-static void across_rgb(uint8_t *out, const uint8_t *in, const taps *t)
-{
-    for (int i = 0; i < t->count; i++, out += 3) {
-        const int32_t *w = t->weight + (size_t)i * (size_t)t->stride;
-        const uint8_t *p = in + 3 * (size_t)t->first[i];
-        int32_t r = HALF, g = HALF, b = HALF;
-        for (int j = 0; j < t->length[i]; j++, p += 3) {
-            r += p[0] * w[j];
-            g += p[1] * w[j];
-            b += p[2] * w[j];
-        }
-        out[0] = clip8(r);
-        out[1] = clip8(g);
-        out[2] = clip8(b);
-    }
-}
-
-/* One row of single channel pixels. */
-static void across_grey(uint8_t *out, const uint8_t *in, const taps *t)
-{
-    for (int i = 0; i < t->count; i++) {
-        const int32_t *w = t->weight + (size_t)i * (size_t)t->stride;
-        const uint8_t *p = in + t->first[i];
-        int32_t sum = HALF;
-        for (int j = 0; j < t->length[i]; j++)
-            sum += p[j] * w[j];
-        out[i] = clip8(sum);
-    }
-}
-
-/* Horizontal pass over `rows` rows; strides in bytes. */
-static void pass_across(uint8_t *out, const uint8_t *in, size_t in_stride, int64_t rows,
-                        int channels, const taps *t)
-{
-    for (int64_t y = 0; y < rows; y++) {
-        (channels == 3 ? across_rgb : across_grey)(out, in, t);
-        out += (size_t)t->count * (size_t)channels;
-        in += in_stride;
-    }
-}
-
-/* Output row i of a vertical pass over `n` bytes a row, in strips that stay in the cache. */
+/* Output row of a vertical pass: each of its n bytes is the weighted sum of `length` bytes of `in`,
+ * one below the other. In strips, so that the sums stay in the cache. */
 CLONES
 static void down_row(uint8_t *restrict out, const uint8_t *restrict in, size_t stride, size_t n,
                      const int32_t *restrict weight, int length)
@@ -186,6 +145,44 @@ static void pass_down(uint8_t *out, const uint8_t *in, size_t stride, size_t n, 
                  t->weight + (size_t)i * (size_t)t->stride, t->length[i]);
 }
 
+/* Pixel (x, y) of `in` becomes pixel (y, x) of `out`; strides in bytes. */
+static void transpose(uint8_t *restrict out, size_t out_stride, const uint8_t *restrict in,
+                      size_t in_stride, int width, int height, int channels)
+{
+    for (int y = 0; y < height; y++, in += in_stride, out += channels) {
+        const uint8_t *p = in;
+        uint8_t *q = out;
+        for (int x = 0; x < width; x++, p += channels, q += out_stride) {
+            q[0] = p[0];
+            if (channels == 3) {
+                q[1] = p[1];
+                q[2] = p[2];
+            }
+        }
+    }
+}
+
+/* Horizontal pass over `rows` rows: some rows at a time are transposed, so that the vertical pass
+ * does them all at once and its loops run over adjacent bytes. */
+static int pass_across(uint8_t *out, const uint8_t *in, size_t in_stride, int64_t rows,
+                       int channels, const taps *t, vt_status *st)
+{
+    enum { AT_ONCE = 32 };
+    int last = t->count - 1, width = t->first[last] + t->length[last];
+    size_t line = AT_ONCE * (size_t)channels, n = (size_t)t->count * (size_t)channels;
+    uint8_t *turned = vt_alloc((size_t)width, line, "resized columns", st);
+    uint8_t *done = turned ? vt_alloc((size_t)t->count, line, "resized columns", st) : NULL;
+    for (int64_t y = 0; done && y < rows; y += AT_ONCE) {
+        int height = rows - y < AT_ONCE ? (int)(rows - y) : AT_ONCE;
+        transpose(turned, line, in + (size_t)y * in_stride, in_stride, width, height, channels);
+        pass_down(done, turned, line, line, t);
+        transpose(out + (size_t)y * n, n, done, line, height, t->count, channels);
+    }
+    vt_free(turned);
+    vt_free(done);
+    return done ? 0 : -1;
+}
+
 /* ---- the two passes over a window ---- */
 
 typedef struct {
@@ -211,12 +208,14 @@ static int across_then_down(uint8_t *out, job *j, vt_status *st)
     uint8_t *middle = vt_alloc((size_t)rows, n, "resized rows", st);
     if (!middle)
         return -1;
-    pass_across(middle, j->in + (size_t)top * j->stride, j->stride, rows, j->channels, &j->x);
+    int rc = pass_across(middle, j->in + (size_t)top * j->stride, j->stride, rows, j->channels,
+                         &j->x, st);
     for (int i = 0; i < j->y.count; i++)
         j->y.first[i] -= top;
-    pass_down(out, middle, n, n, &j->y);
+    if (rc == 0)
+        pass_down(out, middle, n, n, &j->y);
     vt_free(middle);
-    return 0;
+    return rc;
 }
 
 /* Both passes, rows first: only the columns that the second pass reads. */
@@ -231,9 +230,9 @@ static int down_then_across(uint8_t *out, job *j, vt_status *st)
     pass_down(middle, j->in + (size_t)left * (size_t)j->channels, j->stride, n, &j->y);
     for (int i = 0; i < j->x.count; i++)
         j->x.first[i] -= left;
-    pass_across(out, middle, n, j->win.h, j->channels, &j->x);
+    int rc = pass_across(out, middle, n, j->win.h, j->channels, &j->x, st);
     vt_free(middle);
-    return 0;
+    return rc;
 }
 
 static int run(uint8_t *out, job *j, bool down_first, vt_status *st)
@@ -247,8 +246,8 @@ static int run(uint8_t *out, job *j, bool down_first, vt_status *st)
     if (!j->y.count)
         in += (size_t)j->win.y * j->stride;
     if (j->x.count)
-        pass_across(out, in, j->stride, j->win.h, j->channels, &j->x);
-    else if (j->y.count)
+        return pass_across(out, in, j->stride, j->win.h, j->channels, &j->x, st);
+    if (j->y.count)
         pass_down(out, in, j->stride, n, &j->y);
     else
         copy_rows(out, in, j->stride, n, j->win.h);

@@ -78,7 +78,7 @@ static void equals_pillow(void **state)
         if (png || by_libjpeg())
             pack_check(&p, 1, image.rgb, (size_t)w * (size_t)h * 3);
         else
-            assert_close(&p, &image, 12);
+            assert_close(&p, &image, 8);
         vt_image_free(&image);
     }
     assert_int_equal(pngs, 84);
