@@ -6,6 +6,7 @@
 #include "engine/masks/index_set.h"
 
 #include <ctype.h>
+#include <limits.h>
 #include <string.h>
 
 static const char *skip_blanks(const char *s)
@@ -13,19 +14,19 @@ static const char *skip_blanks(const char *s)
     return s + strspn(s, " \t");
 }
 
-static bool read_index(const char **s, int *out)
+static bool read_index(const char **s, int64_t *out)
 {
     int64_t value = 0;
     if (!isdigit((unsigned char)**s))
         return false;
     for (; isdigit((unsigned char)**s); ++*s) /* stays out of range once it is */
-        value = value < 100000000 ? value * 10 + (**s - '0') : value;
-    *out = (int)value;
+        value = value < INT64_MAX / 10 ? value * 10 + (**s - '0') : value;
+    *out = value;
     return true;
 }
 
 /* One range at *s; an open one ends with the last of `count`, or where it begins if that is later. */
-static bool read_range(const char **s, int count, int *first, int *last)
+static bool read_range(const char **s, int count, int64_t *first, int64_t *last)
 {
     if (strncmp(*s, "all", 3) == 0) {
         *s += 3;
@@ -46,7 +47,7 @@ static bool read_range(const char **s, int count, int *first, int *last)
 }
 
 /* Steps over one range and what separates it from the next; *more: there is a next. */
-static bool next_range(const char **s, int count, int *first, int *last, bool *more)
+static bool next_range(const char **s, int count, int64_t *first, int64_t *last, bool *more)
 {
     *s = skip_blanks(*s);
     if (!read_range(s, count, first, last))
@@ -58,16 +59,18 @@ static bool next_range(const char **s, int count, int *first, int *last, bool *m
     return *more || **s == '\0';
 }
 
-static int add_range(int first, int last, const char *what, int count, bool *in, vt_status *st)
+static int add_range(int64_t first, int64_t last, const char *what, int count, bool *in,
+                     vt_status *st)
 {
     if (last < first)
-        return vt_fail(st, VT_USAGE, "the range %d-%d runs backwards", first, last);
+        return vt_fail(st, VT_USAGE, "the range %lld-%lld runs backwards", (long long)first,
+                       (long long)last);
     if (last >= count)
-        return vt_fail(st, VT_USAGE, "%s %d: the model has %ss 0 to %d", what,
-                       first >= count ? first : last, what, count - 1);
-    for (int i = first; i <= last; i++) {
+        return vt_fail(st, VT_USAGE, "%s %lld: the model has %ss 0 to %d", what,
+                       (long long)(first >= count ? first : last), what, count - 1);
+    for (int64_t i = first; i <= last; i++) {
         if (in[i])
-            return vt_fail(st, VT_USAGE, "%s %d is named twice", what, i);
+            return vt_fail(st, VT_USAGE, "%s %lld is named twice", what, (long long)i);
         in[i] = true;
     }
     return 0;
@@ -79,7 +82,7 @@ int vt_index_set_read(const char *text, const char *what, int count, bool *in, v
     bool more = true;
     memset(in, 0, (size_t)count * sizeof *in);
     while (more) {
-        int first, last;
+        int64_t first, last;
         if (!next_range(&s, count, &first, &last, &more))
             return vt_fail(st, VT_USAGE,
                            "expected %ss such as 3 or 0-7 or 9,10 or 8- or all, found '%.40s'",
@@ -96,10 +99,10 @@ int vt_index_set_extent(const char *text)
     bool more = true;
     int extent = 1;
     while (more) {
-        int first, last;
+        int64_t first, last;
         if (!next_range(&s, 1, &first, &last, &more))
             return 1;
-        extent = last >= extent ? last + 1 : extent;
+        extent = last < extent ? extent : last < INT_MAX ? (int)last + 1 : INT_MAX;
     }
     return extent;
 }

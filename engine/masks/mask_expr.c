@@ -351,8 +351,11 @@ static vt_pattern *read_unary(parser *p)
     size_t at = p->at;
     if (c != '~' && c != '(')
         return read_named(p);
+    if (deeper(p) < 0)
+        return NULL;
     p->at++;
-    if (deeper(p) < 0 || !(inner = c == '~' ? read_unary(p) : read_expression(p)))
+    inner = c == '~' ? read_unary(p) : read_expression(p);
+    if (!inner)
         return NULL;
     p->nesting--;
     if (c == '~')

@@ -34,7 +34,8 @@ typedef struct {
 
 void vt_json_text(const json_t *value, char *out, size_t room)
 {
-    char *text = value ? json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
+    char *text =
+        value ? json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(15)) : NULL;
     size_t size = text ? strlen(text) : 0;
     if (size < room) {
         memcpy(out, text ? text : "", size + 1);
