@@ -295,7 +295,7 @@ static const struct {
      "1:15: patterns.\"\xc3\xa9\xc3\xa9\": expected a name of letters, digits and '_', and not "
      "'dense'"},
     {"{\"layers\": {\"\\u0033\": {\"mask\": \"\xc3\xa9\"}, \"\xc3\xa9\": 1}}",
-     "1:31: layers.\"3\".mask: column 1: expected a pattern, found '\xc3\xa9'"},
+     "1:32: layers.\"3\".mask: column 1: expected a pattern, found '\xc3\xa9'"},
 };
 
 static void every_error_names_line_column_and_path(void **state)
