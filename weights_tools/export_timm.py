@@ -225,10 +225,11 @@ def preprocessing(model, args):
     """pretrained_cfg: timm's own answer for the model, at the size that the model has."""
     from timm.data import resolve_data_config
     known = getattr(model, 'pretrained_cfg', None) or {}
-    data = resolve_data_config(pretrained_cfg=known, model=None)
+    size = (args['in_chans'], *args['img_size'])
+    data = resolve_data_config(pretrained_cfg={**known, 'input_size': size})
     cfg = {key: data[key] for key in ('interpolation', 'crop_pct', 'crop_mode')}
     cfg.update(mean=list(data['mean']), std=list(data['std']),
-               input_size=[args['in_chans'], *args['img_size']], num_classes=args['num_classes'])
+               input_size=list(size), num_classes=args['num_classes'])
     if known.get('tag'):
         cfg['tag'] = known['tag']
     return cfg
@@ -300,7 +301,7 @@ def main():
         export(model.eval(), args.output, labels)
     except (Unsupported, ValueError, RuntimeError, OSError) as error:
         kind_of = 'vitrun cannot run this model: ' if isinstance(error, Unsupported) else ''
-        sys.exit(f'export_timm.py: {args.model}: {kind_of}{error}')
+        sys.exit(f'export_timm.py: {args.model}: {kind_of}{error or kind(error)}')
 
 
 if __name__ == '__main__':
