@@ -301,7 +301,7 @@ def main():
         export(model.eval(), args.output, labels)
     except (Unsupported, ValueError, RuntimeError, OSError) as error:
         kind_of = 'vitrun cannot run this model: ' if isinstance(error, Unsupported) else ''
-        sys.exit(f'export_timm.py: {args.model}: {kind_of}{error or kind(error)}')
+        sys.exit(f'export_timm.py: {args.model}: {kind_of}{str(error) or kind(error)}')
 
 
 if __name__ == '__main__':
