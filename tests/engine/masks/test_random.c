@@ -127,7 +127,8 @@ static void threads_change_nothing(void **state)
         vt_mask_stats one = stats(texts[i], 16, 17, 1);
         for (int threads = 2; threads < 8; threads++) {
             vt_mask_stats many = stats(texts[i], 16, 17, threads);
-            assert_memory_equal(&one, &many, sizeof one);
+            assert_int_equal(one.nnz, many.nnz);
+            assert_memory_equal(one.hash, many.hash, sizeof one.hash);
         }
     }
 }
