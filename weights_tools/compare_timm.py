@@ -7,8 +7,8 @@
 For each model: timm builds it, every parameter is drawn anew, export_timm.py writes it, vitrun runs
 it on the image (unmasked, and under each mask configuration), and timm computes the same in
 float64. Prints a line a case: the largest difference of a logit, relative to the largest logit.
-Exit status 1 if one is over --allowed, or if vitrun fails. Random patterns are vitrun's own and
-cannot be compared here. Needs torch, timm, numpy, Pillow, safetensors.
+Exit status 1 if one is over --allowed, or if vitrun fails. Random patterns are vitrun's own:
+compare them as files, written by `vitrun mask --save`. Needs torch, timm, numpy, Pillow, safetensors.
 """
 import argparse
 import json

@@ -230,7 +230,7 @@ def predict(model, inputs, masks, batch):
 def mask_documents(depth, folder):
     """(name, mask configuration): the files in `folder`, then EXPRESSIONS on all layers, the first
     half and the last half."""
-    for name in sorted(os.listdir(folder)):
+    for name in sorted(n for n in os.listdir(folder) if n.endswith('.json')):
         with open(os.path.join(folder, name), encoding='utf-8') as file:
             yield name, json.load(file)
     half = depth // 2
@@ -258,7 +258,8 @@ def evaluate(model, inputs, labels, deadline, batch, args):
             print('out of time: the remaining masks are left out', flush=True)
             return
         try:
-            masks = timm_masks.layer_masks(document, depth, heads, 1, model.patch_embed.grid_size)
+            masks = timm_masks.layer_masks(document, depth, heads, 1, model.patch_embed.grid_size,
+                                           args.masks)
         except ValueError as error:
             print(f'{name}: left out: {error}', flush=True)
             continue
