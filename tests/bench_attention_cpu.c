@@ -13,7 +13,7 @@
 #include <time.h>
 
 #include "kernels/cpu/cpu.h"
-#include "tests/table_mask.h"
+#include "tests/support_mask.h"
 
 enum { HEADS = 12, MOST_ROUNDS = 64 };
 

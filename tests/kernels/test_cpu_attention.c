@@ -11,7 +11,7 @@
 
 #include "kernels/cpu/cpu.h"
 #include "tests/oracle.h"
-#include "tests/table_mask.h"
+#include "tests/support_mask.h"
 
 enum { HEADS = 2, IMAGES = 2 };
 

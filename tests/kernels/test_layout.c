@@ -6,7 +6,7 @@
 #include <cmocka.h>
 
 #include "kernels/layout.h"
-#include "tests/table_mask.h"
+#include "tests/support_mask.h"
 
 static void check_bitmap(const table_mask *t)
 {

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "tests/table_mask.h"
+#include "tests/support_mask.h"
 
 static vt_mask_stats count(const table_mask *t, int threads)
 {

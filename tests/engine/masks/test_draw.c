@@ -6,7 +6,7 @@
 #include <cmocka.h>
 
 #include "engine/masks/masks.h"
-#include "tests/table_mask.h"
+#include "tests/support_mask.h"
 
 typedef struct {
     uint8_t *rgb;

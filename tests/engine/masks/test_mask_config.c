@@ -10,7 +10,7 @@
 
 #include "engine/masks/json_where.h"
 #include "engine/masks/masks.h"
-#include "tests/table_mask.h"
+#include "tests/support_mask.h"
 
 static char folder[] = "/tmp/vitrun_masks_XXXXXX";
 static char path[64];

@@ -10,7 +10,7 @@
 
 #include "engine/image/image.h"
 #include "engine/masks/masks.h"
-#include "tests/table_mask.h"
+#include "tests/support_mask.h"
 #include "weights_tools/safetensors.h"
 
 /* 2 x 3 patches and one prefix token: P = 6, N = 7; two heads. */

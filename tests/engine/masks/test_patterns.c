@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "engine/masks/masks.h"
-#include "tests/table_mask.h"
+#include "tests/support_mask.h"
 
 static vt_masks *load(const char *text, int prefix, int h, int w)
 {

@@ -1,6 +1,6 @@
 /* A mask for tests whose row function reads a table of booleans: nothing to get wrong. */
-#ifndef TESTS_TABLE_MASK_H
-#define TESTS_TABLE_MASK_H
+#ifndef TESTS_SUPPORT_MASK_H
+#define TESTS_SUPPORT_MASK_H
 
 #include "kernels/mask.h"
 

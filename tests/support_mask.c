@@ -1,5 +1,5 @@
-/* See table_mask.h. */
-#include "tests/table_mask.h"
+/* See support_mask.h. */
+#include "tests/support_mask.h"
 
 #include <stdlib.h>
 #include <string.h>
