@@ -2,7 +2,11 @@
  *
  *   mask_config.c  the JSON document and '[LAYERS:] EXPR' texts -> specification per layer
  *   mask_expr.c    the expression language: names, constructor calls, | & ~ ( )
- *   patterns.c     the pattern types: parameters, checks, row functions
+ *   index_set.c    sets of layers and heads: "0-7", "9,10", "8-", "all"
+ *   json_where.c   line, column and path of things in a JSON text, for errors
+ *   patterns.c     the pattern types: names, parameters, checks
+ *   pattern_rows.c row functions of patterns and operators; pattern + prefix policy -> mask
+ *   pattern_env.c  who owns patterns; what is equal is built once; operators
  *   random.c       exact-count random patterns from a counter-based generator
  *   mask_file.c    masks from safetensors, .npy, .png
  *   draw.c         pictures of masks
@@ -44,7 +48,8 @@ typedef struct vt_masks {
 } vt_masks;
 
 /* `config` is the path of a mask configuration or NULL; `texts` are --mask options, which replace
- * the configuration's entry for their layers. Errors of files are VT_INPUT and name file, line,
+ * the configuration's entry for their layers (a later one that of an earlier) and may use its named
+ * patterns. `version` may be left out; layers and heads that are not named are dense. Errors of files are VT_INPUT and name file, line,
  * column and path inside the document; errors of texts are VT_USAGE. `threads` for building random
  * patterns. NULL with st set on failure. */
 vt_masks *vt_masks_load(const char *config, const char *const *texts, int count,
