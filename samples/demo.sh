@@ -25,4 +25,3 @@ show --weights $weights --topk 3 --mask-config samples/masks/axial_local.json $b
 show --weights $weights --topk 3 --mask '0-4: local_2d(distance=3)' $boot $bag $dress
 show info --weights $weights --mask-config samples/masks/heads.json
 show mask --grid 28x28 --prefix 1 --mask 'axial_2d() | local_2d(distance=5)'
-show eval --weights $weights --data samples/images --mask-config samples/masks/axial_local.json
