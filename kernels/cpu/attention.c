@@ -51,19 +51,10 @@ size_t vt_cpu_attention_scratch(const vt_device *dev, const vt_attn_plan *plan, 
     return most;
 }
 
-int vt_cpu_prepare_attention(vt_stream *stream, const vt_attn_plan *plan, int images, vt_status *st)
+int vt_cpu_prepare_attention(vt_stream *s, const vt_attn_plan *plan, int images, vt_status *st)
 {
-    cpu_stream *s = (cpu_stream *)stream;
-    size_t bytes = vt_cpu_attention_scratch(stream->dev, plan, images);
-    if (bytes <= s->scratch_bytes)
-        return 0;
-    vt_free(s->scratch);
-    s->scratch_bytes = 0;
-    s->scratch = vt_alloc(bytes, 1, "attention scratch", st);
-    if (!s->scratch)
-        return -1;
-    s->scratch_bytes = bytes;
-    return 0;
+    return vt_cpu_need_scratch(s, vt_cpu_attention_scratch(s->dev, plan, images),
+                               "attention scratch", st);
 }
 
 /* ---- items ---- */

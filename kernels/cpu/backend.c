@@ -105,13 +105,29 @@ static void cpu_stream_close(vt_stream *stream)
     cpu_stream *s = (cpu_stream *)stream;
     if (!s)
         return;
+    vt_dnn_free_products(s->products);
     vt_free(s->scratch);
     vt_free(s);
 }
 
 static size_t cpu_stream_bytes(const vt_stream *stream)
 {
-    return ((const cpu_stream *)stream)->scratch_bytes;
+    const cpu_stream *s = (const cpu_stream *)stream;
+    return s->scratch_bytes + s->product_bytes;
+}
+
+int vt_cpu_need_scratch(vt_stream *stream, size_t bytes, const char *what, vt_status *st)
+{
+    cpu_stream *s = (cpu_stream *)stream;
+    if (bytes <= s->scratch_bytes)
+        return 0;
+    vt_free(s->scratch);
+    s->scratch_bytes = 0;
+    s->scratch = vt_alloc(bytes, 1, what, st);
+    if (!s->scratch)
+        return -1;
+    s->scratch_bytes = bytes;
+    return 0;
 }
 
 static int cpu_finish(vt_stream *s, vt_status *st)
@@ -155,6 +171,9 @@ static void cpu_qk_norm(vt_stream *s, vt_mat qkv, int heads, int head_dim, const
 
 static void cpu_close(vt_device *dev)
 {
+    if (!dev)
+        return;
+    vt_dnn_close(((cpu_device *)dev)->dnn);
     vt_free(dev);
 }
 
@@ -187,6 +206,17 @@ static const vt_backend_ops cpu_ops = {
     .cast = vt_cpu_cast,
 };
 
+/* oneDNN's kernels are made for AVX-512 and AMX (and bf16 there); elsewhere ours are not slower. */
+static bool onednn_is_faster(const vt_isa *isa)
+{
+#if VT_ONEDNN && defined(__x86_64__)
+    return isa == &vt_isa_avx512;
+#else
+    (void)isa;
+    return false;
+#endif
+}
+
 vt_device *vt_cpu_open_as(vt_dtype dtype, int threads, const char *isa, int onednn, vt_status *st)
 {
     const vt_isa *found = find_isa(isa);
@@ -204,7 +234,15 @@ vt_device *vt_cpu_open_as(vt_dtype dtype, int threads, const char *isa, int oned
         return NULL;
     dev->base = (vt_device){&cpu_ops, dtype, threads};
     dev->isa = found;
-    dev->onednn = onednn == 1;
+    if (onednn < 0)
+        onednn = onednn_is_faster(found);
+    if (onednn) {
+        dev->dnn = vt_dnn_open(st);
+        if (!dev->dnn) {
+            vt_free(dev);
+            return NULL;
+        }
+    }
     return &dev->base;
 }
 
@@ -215,6 +253,5 @@ vt_device *vt_cpu_open(vt_dtype dtype, int threads, vt_status *st)
 
 const char *vt_cpu_matmul(const vt_device *dev)
 {
-    (void)dev;
-    return "built-in";
+    return ((const cpu_device *)dev)->dnn ? vt_dnn_version() : "built-in";
 }

@@ -11,22 +11,31 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/isa.h"
 
+typedef struct vt_dnn vt_dnn;                 /* oneDNN's engine */
+typedef struct vt_dnn_weights vt_dnn_weights; /* a matrix in oneDNN's layout */
+typedef struct vt_dnn_product vt_dnn_product; /* a product prepared for its shapes */
+
 typedef struct {
     vt_device base;
     const vt_isa *isa;
-    bool onednn; /* oneDNN does the products */
+    vt_dnn *dnn; /* NULL: the built-in product */
 } cpu_device;
 
 typedef struct {
     vt_stream base;
-    char *scratch; /* for attention: the most that any prepared plan needs */
+    char *scratch; /* of the operation in progress: the most that any prepared one needs */
     size_t scratch_bytes;
+    vt_dnn_product *products; /* a list */
+    size_t product_bytes;
 } cpu_stream;
 
 static inline const cpu_device *vt_cpu(const vt_stream *s)
 {
     return (const cpu_device *)s->dev;
 }
+
+/* Makes scratch at least so large. */
+int vt_cpu_need_scratch(vt_stream *s, size_t bytes, const char *what, vt_status *st);
 
 /* vt_cpu_open with the instruction set named ("generic", "avx2", "avx512"; NULL: the best) and the
  * matrix library chosen (0: built-in, 1: oneDNN, -1: whichever is faster here). Fails with VT_USAGE
@@ -42,6 +51,21 @@ bool vt_cpu_linear_fits(const vt_linear *w, int in, int out);
 int vt_cpu_prepare_linear(vt_stream *s, const vt_linear *w, size_t rows, vt_dtype x, vt_dtype y,
                           vt_epilogue e, vt_status *st);
 void vt_cpu_linear(vt_stream *s, vt_mat y, vt_mat x, const vt_linear *w, vt_epilogue e);
+
+/* onednn.c. Without oneDNN in the build vt_dnn_open fails and the others are never called. They
+ * return 0 or -1 with st set; scratch comes from the stream. */
+vt_dnn *vt_dnn_open(vt_status *st);
+void vt_dnn_close(vt_dnn *dnn);
+const char *vt_dnn_version(void); /* "oneDNN 2.6.3" */
+vt_dnn_weights *vt_dnn_load(vt_device *dev, const float *w, int out, int in, size_t rows,
+                            vt_status *st);
+void vt_dnn_free(vt_dnn_weights *w);
+size_t vt_dnn_bytes(const vt_dnn_weights *w);
+int vt_dnn_prepare(vt_stream *s, const vt_dnn_weights *w, size_t rows, vt_dtype x, vt_dtype y,
+                   vt_epilogue e, vt_status *st);
+int vt_dnn_run(vt_stream *s, vt_mat y, vt_mat x, const vt_dnn_weights *w, const float *bias,
+               vt_epilogue e, vt_status *st);
+void vt_dnn_free_products(vt_dnn_product *list);
 
 /* attention.c */
 const struct vt_attn_costs *vt_cpu_attention_costs(const vt_device *dev);

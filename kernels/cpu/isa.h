@@ -2,8 +2,7 @@
 #ifndef VT_CPU_ISA_H
 #define VT_CPU_ISA_H
 
-#include "kernels/attention.h"
-#include "kernels/tensor.h"
+#include "kernels/backend.h"
 
 /* What one thread does at a time: some query tokens of one head of one image. */
 typedef struct {
@@ -38,6 +37,23 @@ static inline size_t vt_attend_rows_floats(int tokens, int head_dim)
     return 2 * n * d + (n + 15) / 16 * 16 + 2 * d;
 }
 
+/* ---- linear layers ----
+ * Weights W [out, in] in panels of `columns` outputs: [panel][in][columns] floats, or, as bf16,
+ * [panel][in / 2][columns][2] with two consecutive inputs side by side. Outputs and inputs that are
+ * not there are zeros. x in strips of `rows` tokens: [strip][in][rows] floats. */
+typedef struct {
+    const float *x;    /* strips of the tokens of this tile */
+    const void *w;     /* panels of the outputs of this tile */
+    const float *bias; /* of the first output, padded to whole panels */
+    vt_dtype w_type;
+    int in, tokens, outputs; /* how many of this tile are real */
+    void *y;                 /* first token and output */
+    vt_dtype y_type;
+    size_t y_row; /* elements from one token to the next */
+    vt_epilogue epilogue;
+    float *sums; /* scratch [strips * rows][panels * columns] */
+} vt_gemm_tile;
+
 typedef struct {
     const char *name;
     /* y = LayerNorm(x) over n columns, for one row; y may be x where the types are equal. */
@@ -49,6 +65,11 @@ typedef struct {
     void (*reference_scores)(const vt_attn_item *item, int query, float *scores);
     void (*reference_softmax)(const vt_attn_item *item, int query, float *scores);
     void (*reference_product)(const vt_attn_item *item, int query, const float *weights);
+    /* products: the shape of a register tile, packing, and a tile of y */
+    int gemm_rows, gemm_columns;
+    void (*pack_strip)(float *to, const void *x, vt_dtype type, size_t row, int tokens, int in);
+    void (*pack_panel)(void *to, vt_dtype type, const float *w, int outputs, int in);
+    void (*gemm_tile)(const vt_gemm_tile *tile);
     /* multiplies and adds in registers; returns the flops done: the peak, for measurements */
     double (*fma_loop)(long steps);
 } vt_isa;
@@ -62,6 +83,10 @@ typedef struct {
     void vt_reference_scores_##isa(const vt_attn_item *item, int query, float *scores);            \
     void vt_reference_softmax_##isa(const vt_attn_item *item, int query, float *scores);           \
     void vt_reference_product_##isa(const vt_attn_item *item, int query, const float *weights);    \
+    void vt_pack_strip_##isa(float *to, const void *x, vt_dtype type, size_t row, int tokens,      \
+                             int in);                                                              \
+    void vt_pack_panel_##isa(void *to, vt_dtype type, const float *w, int outputs, int in);        \
+    void vt_gemm_tile_##isa(const vt_gemm_tile *tile);                                             \
     double vt_fma_loop_##isa(long steps);
 
 VT_ISA_DECLARE(generic)

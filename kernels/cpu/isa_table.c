@@ -34,5 +34,10 @@ const vt_isa VT_NAME(vt_isa) = {
     .reference_scores = VT_NAME(vt_reference_scores),
     .reference_softmax = VT_NAME(vt_reference_softmax),
     .reference_product = VT_NAME(vt_reference_product),
+    .gemm_rows = VT_GEMM_ROWS,
+    .gemm_columns = 2 * VL,
+    .pack_strip = VT_NAME(vt_pack_strip),
+    .pack_panel = VT_NAME(vt_pack_panel),
+    .gemm_tile = VT_NAME(vt_gemm_tile),
     .fma_loop = VT_NAME(vt_fma_loop),
 };

@@ -28,12 +28,16 @@
 
 #define VT_INLINE static inline __attribute__((always_inline))
 
+/* Lanes of a vector, and rows of a register tile of the matrix product: rows * 2 accumulators, two
+ * vectors of weights and one of x must fit the registers (32; 16). */
 #if defined(__AVX512F__)
-enum { VL = 16 };
+enum { VL = 16, VT_GEMM_ROWS = 12 };
 #elif defined(__AVX2__)
-enum { VL = 8 };
+enum { VL = 8, VT_GEMM_ROWS = 6 };
+#elif defined(__aarch64__)
+enum { VL = 4, VT_GEMM_ROWS = 12 };
 #else
-enum { VL = 4 };
+enum { VL = 4, VT_GEMM_ROWS = 6 };
 #endif
 
 typedef float vf __attribute__((vector_size(VL * 4)));
