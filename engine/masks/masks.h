@@ -47,11 +47,11 @@ typedef struct vt_masks {
     int masks;
 } vt_masks;
 
-/* `config` is the path of a mask configuration or NULL; `texts` are --mask options, which replace
- * the configuration's entry for their layers (a later one that of an earlier) and may use its named
- * patterns. `version` may be left out; layers and heads that are not named are dense. Errors of files are VT_INPUT and name file, line,
- * column and path inside the document; errors of texts are VT_USAGE. `threads` for building random
- * patterns. NULL with st set on failure. */
+/* `config` is the path of a mask configuration or NULL. `texts` are --mask options, which may use its
+ * named patterns and replace its entries for their layers, a later text those of an earlier one.
+ * `version` may be left out; layers and heads that are not named are dense. Errors of files are
+ * VT_INPUT and name file, line, column and path inside the document; errors of texts are VT_USAGE.
+ * `threads` for building random patterns. NULL with st set on failure. */
 vt_masks *vt_masks_load(const char *config, const char *const *texts, int count,
                         const vt_mask_shape *shape, int threads, vt_status *st);
 void vt_masks_free(vt_masks *m); /* NULL is fine */
