@@ -4,7 +4,8 @@
  * scale = in / out, f = max(scale, 1), support = 2 f, centre c = (i + 0.5) scale, the taps are
  * max(int(c - support + 0.5), 0) .. min(int(c + support + 0.5), in), weighted by
  * cubic((tap + 0.5 - c) / f) with a = -0.5 and normalised to sum 1. Columns first, then rows.
- * Plain bilinear (antialias=False): src = max((i + 0.5) scale - 0.5, 0), two taps.
+ * Bilinear (antialias=False): two taps around src = max((i + 0.5) scale - 0.5, 0), or around
+ * src = i (in - 1) / (out - 1) where corners are aligned.
  */
 #include "models/vit.h"
 
@@ -38,9 +39,11 @@ static int taps_cubic(float *w, int i, int in, int out, int *count)
     return lo;
 }
 
-static int taps_linear(float *w, int i, int in, int out, int *count)
+static int taps_linear(float *w, int i, int in, int out, bool corners, int *count)
 {
     double src = (i + 0.5) * ((double)in / out) - 0.5;
+    if (corners)
+        src = out > 1 ? i * ((double)(in - 1) / (out - 1)) : 0;
     src = src < 0 ? 0 : src;
     int lo = (int)src;
     lo = lo > in - 1 ? in - 1 : lo;
@@ -54,11 +57,13 @@ static int taps_linear(float *w, int i, int in, int out, int *count)
 
 /* out [rows, out, width] from in [rows, n, width]: resamples the middle axis. */
 static void resample_axis(float *to, int out, const float *from, int n, size_t rows, size_t width,
-                          float *w, bool linear)
+                          float *w, vit_resampling how)
 {
     for (int i = 0; i < out; i++) {
         int count;
-        int lo = linear ? taps_linear(w, i, n, out, &count) : taps_cubic(w, i, n, out, &count);
+        int lo = how == VIT_BICUBIC_ANTIALIAS
+                     ? taps_cubic(w, i, n, out, &count)
+                     : taps_linear(w, i, n, out, how == VIT_BILINEAR_CORNERS, &count);
         for (size_t r = 0; r < rows; r++) {
             float *y = to + (r * (size_t)out + (size_t)i) * width;
             memset(y, 0, width * sizeof *y);
@@ -72,15 +77,15 @@ static void resample_axis(float *to, int out, const float *from, int n, size_t r
 }
 
 int vit_resample_grid(float *out, int out_h, int out_w, const float *in, int in_h, int in_w,
-                      int width, bool plain_bilinear, vt_status *st)
+                      int width, vit_resampling how, vt_status *st)
 {
     int longest = in_h > in_w ? in_h : in_w;
     size_t middle = (size_t)in_h * (size_t)out_w * (size_t)width;
     float *w = vt_alloc((size_t)longest + 2, sizeof *w, "resampling weights", st);
     float *mid = w ? vt_alloc(middle, sizeof *mid, "resampled position embedding", st) : NULL;
     if (mid) {
-        resample_axis(mid, out_w, in, in_w, (size_t)in_h, (size_t)width, w, plain_bilinear);
-        resample_axis(out, out_h, mid, in_h, 1, (size_t)out_w * (size_t)width, w, plain_bilinear);
+        resample_axis(mid, out_w, in, in_w, (size_t)in_h, (size_t)width, w, how);
+        resample_axis(out, out_h, mid, in_h, 1, (size_t)out_w * (size_t)width, w, how);
     }
     int failed = mid ? 0 : -1;
     vt_free(mid);

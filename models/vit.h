@@ -56,11 +56,14 @@ int vit_load(vit_model *m, const vit_config *cfg, const st_reader *r, const char
              vt_device *dev, int images, vt_status *st);
 void vit_free(vit_model *m);
 
+/* How timm resamples a model's position embedding. Bilinear is without antialiasing; CORNERS aligns
+ * the corner tokens (align_corners). */
+typedef enum { VIT_BICUBIC_ANTIALIAS, VIT_BILINEAR, VIT_BILINEAR_CORNERS } vit_resampling;
+
 /* out [out_h * out_w, width] = the position embedding in [in_h * in_w, width] on another grid, as
- * timm's resample_abs_pos_embed: separable bicubic (a = -0.5) with antialiasing; or, for models
- * that timm resamples so (flexivit), bilinear without. */
+ * timm's resample_abs_pos_embed gives it. */
 int vit_resample_grid(float *out, int out_h, int out_w, const float *in, int in_h, int in_w,
-                      int width, bool plain_bilinear, vt_status *st);
+                      int width, vit_resampling how, vt_status *st);
 
 /* ---- running ---- */
 /* Buffers of one stream, for up to `images` images. Buffers whose lives do not overlap share memory:

@@ -221,6 +221,16 @@ static void linear(walk *w, vt_linear **to, int out, int in, linear_kind k, cons
 
 /* ---- tokens and positions ---- */
 
+/* timm's choice by name (vision_transformer.py, _create_vision_transformer). */
+static vit_resampling resampling(const char *architecture)
+{
+    if (strstr(architecture, "radio_v3"))
+        return VIT_BILINEAR_CORNERS;
+    if (strstr(architecture, "flexi") || strstr(architecture, "radio"))
+        return VIT_BILINEAR;
+    return VIT_BICUBIC_ANTIALIAS;
+}
+
 /* Reads the position embedding: its prefix rows are added to `prefix` [X, D], its grid goes, on the
  * model's grid, to m->pos. w->stage has room for both grids. */
 static void position(walk *w, const st_tensor *t, float *prefix)
@@ -238,9 +248,8 @@ static void position(walk *w, const st_tensor *t, float *prefix)
     float *grid = w->stage + covered * width, *resampled = NULL;
     if (old_h != m->grid_h || old_w != m->grid_w) {
         resampled = vt_alloc(patches * width, sizeof *resampled, "position embedding", w->st);
-        bool plain = !strncmp(c->architecture, "flexivit", 8);
         if (!resampled || vit_resample_grid(resampled, m->grid_h, m->grid_w, grid, old_h, old_w,
-                                            c->width, plain, w->st))
+                                            c->width, resampling(c->architecture), w->st))
             w->failed = true;
         grid = resampled;
     }
@@ -347,10 +356,13 @@ static void walk_model(walk *w)
 
 /* ---- checking ---- */
 
-/* What timm itself drops when it loads a checkpoint. */
-static bool dropped_by_timm(const char *name)
+/* What timm itself drops when it loads a checkpoint; its SigLIP models without attention pooling are
+ * cut from checkpoints that have one. */
+static bool dropped_by_timm(const walk *w, const char *name)
 {
-    return strstr(name, "pre_logits") || !strcmp(name, "mask_token");
+    bool siglip = strstr(w->cfg->architecture, "siglip");
+    return strstr(name, "pre_logits") || !strcmp(name, "mask_token") ||
+           (siglip && !strncmp(name, "attn_pool.", 10));
 }
 
 static int by_address(const void *a, const void *b)
@@ -366,7 +378,7 @@ static int none_left_over(walk *w)
     qsort(w->used, w->used_count, sizeof *w->used, by_address);
     for (size_t i = 0; i < st_count(w->r); i++) {
         const st_tensor *t = st_at(w->r, i);
-        if (dropped_by_timm(t->name) ||
+        if (dropped_by_timm(w, t->name) ||
             bsearch(&t, w->used, w->used_count, sizeof *w->used, by_address))
             continue;
         return vt_fail(w->st, VT_INPUT,

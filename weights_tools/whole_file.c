@@ -47,25 +47,34 @@ static int write_device(const char *path, const vt_file_part *part, int parts)
     return close(fd) || failed ? -1 : 0;
 }
 
-/* mkstemp makes files that only the owner reads; give them what open(2) would have given. */
-static void usual_mode(int fd)
+/* A new file beside `path`, its name left in `temporary`; the usual permissions, which mkstemp would
+ * not give. */
+static int open_beside(const char *path, char *temporary, size_t room)
 {
-    mode_t mask = umask(0);
-    umask(mask);
-    (void)!fchmod(fd, 0666 & ~mask);
+    for (int i = 0; i < 100; i++) {
+        snprintf(temporary, room, "%s.%ld.%d~", path, (long)getpid(), i);
+        int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (fd >= 0 || errno != EEXIST)
+            return fd;
+    }
+    return -1;
 }
 
-static int write_temporary(const char *path, char *temporary, const vt_file_part *part, int parts)
+static int write_beside(const char *path, char *temporary, size_t room, const vt_file_part *part,
+                        int parts)
 {
-    int fd = mkstemp(temporary);
+    int fd = open_beside(path, temporary, room);
     if (fd < 0)
         return -1;
-    usual_mode(fd);
     int failed = write_parts(fd, part, parts) || fsync(fd);
-    failed = close(fd) || failed;
+    int error = errno;
+    if (close(fd) && !failed) {
+        failed = 1;
+        error = errno;
+    }
     if (!failed && rename(temporary, path) == 0)
         return 0;
-    int error = errno;
+    error = failed ? error : errno;
     unlink(temporary);
     errno = error;
     return -1;
@@ -73,15 +82,12 @@ static int write_temporary(const char *path, char *temporary, const vt_file_part
 
 int vt_write_file(const char *path, const vt_file_part *part, int parts, vt_status *st)
 {
-    static const char ending[] = ".XXXXXX";
-    size_t n = strlen(path);
-    char *temporary = vt_alloc(n + sizeof ending, 1, "file name", st);
+    size_t room = strlen(path) + 40;
+    char *temporary = vt_alloc(room, 1, "file name", st);
     if (!temporary)
         return -1;
-    memcpy(temporary, path, n);
-    memcpy(temporary + n, ending, sizeof ending);
     int failed = in_place(path) ? write_device(path, part, parts)
-                                : write_temporary(path, temporary, part, parts);
+                                : write_beside(path, temporary, room, part, parts);
     if (failed)
         vt_fail(st, VT_MACHINE, "%s: cannot be written (%s)", path, strerror(errno));
     vt_free(temporary);
