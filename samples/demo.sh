@@ -9,19 +9,38 @@ case $vitrun in
 esac
 [ -x "$vitrun" ] || { echo "demo.sh: $vitrun: no such program (make builds it)" >&2; exit 2; }
 cd "$(dirname "$0")/.."
+drawings=$(mktemp -d "${TMPDIR:-/tmp}/vitrun-demo.XXXXXX")
+out=$drawings/out
+trap 'rm -f "$out"' EXIT
 
-show() { # says what is run, then runs it
-    printf '\n$ vitrun %s\n' "$*"
-    "$vitrun" "$@"
+say() {
+    printf '\n# %s\n' "$*"
 }
 
-weights=samples/fashion_vit.safetensors
-boot=samples/images/Ankle-boot/0000.png
-bag=samples/images/Bag/0018.png
-dress=samples/images/Dress/0013.png
+show() { # what sed prints of the output, the arguments
+    part=$1 line='$ vitrun'
+    shift
+    for argument; do
+        case $argument in
+        *[!A-Za-z0-9./_=-]*) line="$line '$argument'" ;;
+        *) line="$line $argument" ;;
+        esac
+    done
+    printf '%s\n' "$line"
+    "$vitrun" "$@" >"$out"
+    sed -n "$part" "$out"
+}
 
-show --weights $weights --topk 3 $boot $bag $dress
-show --weights $weights --topk 3 --mask-config samples/masks/axial_local.json $boot $bag $dress
-show --weights $weights --topk 3 --mask '0-4: local_2d(distance=3)' $boot $bag $dress
-show info --weights $weights --mask-config samples/masks/heads.json
-show mask --grid 28x28 --prefix 1 --mask 'axial_2d() | local_2d(distance=5)'
+set -- samples/images/Ankle-boot/0000.png samples/images/Bag/0018.png samples/images/Dress/0013.png
+weights=samples/fashion_vit.safetensors
+mask='axial_2d() | local_2d(distance=5)'
+
+say 'Three pictures, every layer dense'
+show p --weights $weights --topk 2 "$@"
+say 'The same under a mask: own row, own column, neighbours'
+show p --weights $weights --topk 2 --mask-config samples/masks/axial_local.json "$@"
+say 'Two masks in each layer: which kernel serves which heads, and why (here the first layer)'
+show '/^attention/,/2-3/p' info --weights $weights --mask-config samples/masks/heads.json
+say 'A mask by itself: counts, and drawings'
+show p mask --grid 28x28 --prefix 1 --mask "$mask" --png "$drawings"
+ls "$drawings"/*.png

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fashion-MNIST as folders of PNG files, one folder a class: what `vitrun eval --data` reads.
+"""Fashion-MNIST as folders of PNG files, one folder a class: what accuracy.py reads.
 
     apt-get install dataset-fashion-mnist
     fashion_folders.py --split test -o fashion_test
