@@ -18,7 +18,13 @@
 #define COMPILER "gcc " __VERSION__
 #endif
 
-#define BUILD(isa) COMPILER "; CPU " isa "; matrix products " MATMUL "; images stb_image; no CUDA"
+#if VT_LIBJPEG
+#define IMAGES "stb_image (PNG), libjpeg (JPEG)"
+#else
+#define IMAGES "stb_image"
+#endif
+
+#define BUILD(isa) COMPILER "; CPU " isa "; matrix products " MATMUL "; images " IMAGES "; no CUDA"
 
 const char *vitrun_build_info(void)
 {

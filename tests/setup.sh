@@ -5,7 +5,7 @@ sudo=
 [ "$(id -u)" -eq 0 ] || sudo=sudo
 packages="gcc make pkg-config libc6-dev libjansson-dev libstb-dev libcmocka-dev python3"
 missing=
-for p in $packages libdnnl-dev; do
+for p in $packages libdnnl-dev libjpeg-dev; do
     dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing="$missing $p"
 done
 [ -n "$missing" ] || { echo "all packages are there"; exit 0; }
