@@ -121,7 +121,9 @@ test-sanitize:
 setup:
 	tests/setup.sh
 
-demo: all
+# A make of its own: what setup has just installed is looked for anew.
+demo: $(if $(filter setup,$(MAKECMDGOALS)),setup)
+	$(MAKE) all
 	samples/demo.sh $(B)/vitrun
 
 check-layers:
