@@ -2,6 +2,7 @@
 #
 # config=release (build/) | debug | sanitize | coverage (each in build/CONFIG/)
 # CC=gcc | clang          werror=1: warnings are errors
+# V=1                     show whole commands
 # ONEDNN=0 LIBJPEG=0      build without oneDNN, libjpeg (their absence is noticed by itself)
 
 config ?= release
@@ -18,8 +19,12 @@ OBJ := $(B)/obj
 ARCH := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
 HASH := \#
 have = $(shell printf '$(HASH)include <$(1)>\nint main(void){return 0;}' | $(CC) -xc - -fsyntax-only 2>/dev/null && echo 1 || echo 0)
-ONEDNN ?= $(call have,oneapi/dnnl/dnnl.h)
-LIBJPEG ?= $(call have,stdio.h>\n$(HASH)include <jpeglib.h)
+ifndef ONEDNN
+ONEDNN := $(call have,oneapi/dnnl/dnnl.h)
+endif
+ifndef LIBJPEG
+LIBJPEG := $(call have,stdio.h>\n$(HASH)include <jpeglib.h)
+endif
 
 # ---- flags ----
 CPPFLAGS += -I. -D_GNU_SOURCE -DVT_ONEDNN=$(ONEDNN) -DVT_LIBJPEG=$(LIBJPEG) -MMD -MP
@@ -44,6 +49,10 @@ LDFLAGS += --coverage
 else
 $(error config=$(config): expected release, debug, sanitize or coverage)
 endif
+
+# V=1 shows whole commands.
+V ?= 0
+say = $(if $(filter 0,$(V)),@echo '  $(1)  $(2)';)
 
 # ---- sources: every .c of the product; kernels/cpu/isa_*.c once per instruction set ----
 ISA_SRC  := $(wildcard kernels/cpu/isa_*.c)
@@ -84,31 +93,38 @@ help:
 $(B)/libvitrun.a: $(LIB_OBJ)
 	@mkdir -p $(@D)
 	@rm -f $@
-	ar rcs $@ $^
+	$(call say,AR,$@)ar rcs $@ $^
 
 $(B)/libvitrun.so: $(LIB_OBJ)
 	@mkdir -p $(@D)
-	$(CC) -shared -Wl,-soname,libvitrun.so.0 $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(call say,LD,$@)$(CC) -shared -Wl,-soname,libvitrun.so.0 $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(B)/vitrun: $(CLI_OBJ) $(B)/libvitrun.a
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(call say,LD,$@)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+# Objects made with other flags or another compiler are made again.
+FLAGS := $(CC) $(CPPFLAGS) $(CFLAGS)
+$(OBJ)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' >$@
+FORCE:
 
 # Kernels may fuse multiply and add; everything else computes exactly what it says.
 define isa_rule
-$(OBJ)/%.$(1).o: %.c
+$(OBJ)/%.$(1).o: %.c $(OBJ)/flags
 	@mkdir -p $$(@D)
-	$(CC) $(CPPFLAGS) -DVT_ISA=$(1) $(CFLAGS) -ffp-contract=fast $(ISA_FLAGS_$(1)) -c -o $$@ $$<
+	$(call say,CC,$$<)$(CC) $(CPPFLAGS) -DVT_ISA=$(1) $(CFLAGS) -ffp-contract=fast $(ISA_FLAGS_$(1)) -c -o $$@ $$<
 endef
 $(foreach isa,$(ISAS),$(eval $(call isa_rule,$(isa))))
 
-$(OBJ)/%.o: %.c
+$(OBJ)/%.o: %.c $(OBJ)/flags
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+	$(call say,CC,$<)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
 # ---- tests: one program a file, linked with the static library (internals are visible there) ----
 $(TEST_BIN) $(BENCH_BIN): $(B)/tests/%: $(OBJ)/tests/%.o $(TEST_AUX:%.c=$(OBJ)/%.o) $(B)/libvitrun.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+	$(call say,LD,$@)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
 
 bench: $(BENCH_BIN)
 

@@ -418,7 +418,7 @@ static int labels_from_json(timm_config *c, json_t *list, vt_status *st)
 {
     size_t i, bytes = 0;
     json_t *item;
-    char *text;
+    char *text = NULL;
     json_array_foreach(list, i, item) bytes += json_string_length(item) + 1;
     if (alloc_labels(c, json_array_size(list), bytes, &text, st))
         return -1;
@@ -430,7 +430,7 @@ static int labels_from_json(timm_config *c, json_t *list, vt_status *st)
 static int imagenet_labels(timm_config *c, vt_status *st)
 {
     size_t bytes = 0;
-    char *text;
+    char *text = NULL;
     for (int i = 0; i < 1000; i++)
         bytes += strlen(vt_imagenet_labels[i]) + 1;
     if (alloc_labels(c, 1000, bytes, &text, st))
@@ -445,7 +445,7 @@ static int labels_from_lines(timm_config *c, const char *path, const char *s, si
                              vt_status *st)
 {
     size_t lines = 0;
-    char *text;
+    char *text = NULL;
     for (size_t i = 0; i < n; i++)
         lines += s[i] == '\n' || i + 1 == n;
     if (alloc_labels(c, lines, n + 1 + lines, &text, st))
