@@ -282,9 +282,9 @@ static void a_png_is_written_whole_or_not_at_all(void **state)
     snprintf(command, sizeof command, "mkdir -p %s", path);
     assert_int_equal(system(command), 0);
     path[strlen(path) - 2] = 0; /* the folder itself: it can't be replaced */
-    png_write_fails(path, 8, 8, VT_MACHINE, "folder.png: cannot put in place: Is a directory");
-    png_write_fails("/nowhere/at/all.png", 8, 8, VT_MACHINE, "cannot create: No such file");
-    png_write_fails("/dev/full", 8, 8, VT_MACHINE, "/dev/full: cannot write: No space left");
+    png_write_fails(path, 8, 8, VT_MACHINE, "folder.png: cannot be written (Is a directory");
+    png_write_fails("/nowhere/at/all.png", 8, 8, VT_MACHINE, "cannot be written (No such file");
+    png_write_fails("/dev/full", 8, 8, VT_MACHINE, "/dev/full: cannot be written (No space left");
     png_write_fails(path, 0, 8, VT_USAGE, "0 x 8");
     png_write_fails(path, 1 << 20, 1 << 20, VT_USAGE, "1048576 x 1048576");
     snprintf(command, sizeof command, "test \"$(ls %s)\" = folder.png && rm -r %s", folder, folder);
