@@ -5,7 +5,7 @@
 
 A pack is a sequence of records: one line "NAME | size size ...\n" and then that many blobs. Pictures
 that are only input (resize, preprocess) are not stored but made by the same generator in C
-(tests/golden_pack.c). Results above LIMIT bytes are stored as their 64-bit FNV-1a hash.
+(tests/support_pack.c). Results above LIMIT bytes are stored as their 64-bit FNV-1a hash.
 """
 import io
 import struct

@@ -1,6 +1,6 @@
 /* From an image file to the network's input, bit-exact with Pillow and timm's eval transform.
  *
- *   decode       PNG and JPEG through stb_image, behind a pre-scan that refuses what stb must not see
+ *   decode       PNG and JPEG, each behind a scan that refuses what a decoder must not see
  *   resize       Pillow's 8-bit two-pass bicubic / bilinear resampling
  *   preprocess   resize, crop, to float, normalise: timm's eval transform
  *   png          writes drawings

@@ -1,7 +1,7 @@
 /* JPEG to RGB, after jpeg_scan. With libjpeg (VT_LIBJPEG=1) with the library's default settings,
  * as Pillow: then the pixels are Pillow's. Otherwise through stb_image, whose inverse transform and
- * upsampling differ from libjpeg's by a few levels (in noise stored with 4:2:2 chroma, by tens at the
- * right edge). EXIF orientation is not applied.
+ * upsampling differ from libjpeg's by a few levels (by tens in the last columns of noise stored
+ * with 4:2:2 chroma). EXIF orientation is not applied.
  *
  * Four components are CMYK (or YCCK) stored inverted, as Adobe does and Pillow assumes; with ink
  * values c and black k as stored, the colour is c * k / 255, rounded.

@@ -2,7 +2,7 @@
  * few levels otherwise. Broken files and other formats are refused with a reason
  * (tests/golden/image_decode.pack, image_broken.pack). */
 #include "engine/image/image.h"
-#include "tests/golden_pack.h"
+#include "tests/support_pack.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,7 +1,7 @@
 /* From a decoded picture to the network's input: equals timm's eval transform, float for float
  * (tests/golden/image_preprocess.pack). */
 #include "engine/image/image.h"
-#include "tests/golden_pack.h"
+#include "tests/support_pack.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

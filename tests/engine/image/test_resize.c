@@ -1,6 +1,6 @@
 /* Resizing equals Pillow's, byte for byte (tests/golden/image_resize.pack). */
 #include "engine/image/internal.h"
-#include "tests/golden_pack.h"
+#include "tests/support_pack.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

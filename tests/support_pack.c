@@ -1,5 +1,5 @@
-/* See golden_pack.h. */
-#include "tests/golden_pack.h"
+/* See support_pack.h. */
+#include "tests/support_pack.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

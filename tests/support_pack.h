@@ -1,9 +1,9 @@
-/* Reader of the packs in tests/golden/ (written by weights_tools/make_image_golden.py): records, each
- * a line "NAME | size size ...\n" and that many blobs. Also the pictures and the hash that the
+/* Reader of the packs in tests/golden/ (written by weights_tools/make_image_golden.py): records,
+ * each a line "NAME | size size ...\n" and that many blobs. Also the pictures and the hash that the
  * generator shares with the tests.
  */
-#ifndef TESTS_GOLDEN_PACK_H
-#define TESTS_GOLDEN_PACK_H
+#ifndef TESTS_SUPPORT_PACK_H
+#define TESTS_SUPPORT_PACK_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -24,7 +24,7 @@ void pack_close(golden_pack *p);
 
 uint64_t fnv1a(const void *data, size_t size);
 
-/* Fails the test unless `data` is blob `i` of the record, or has it as its hash where the blob is one. */
+/* Fails the test unless `data` is blob `i` of the record, or hashes to it where it is a hash. */
 void pack_check(const golden_pack *p, int i, const void *data, size_t size);
 
 /* [height, width, 3] of "noise" (random bytes) or "hard" (random 0 and 255); free(). */
