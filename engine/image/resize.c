@@ -4,8 +4,8 @@
  * support = (bicubic 2, bilinear 1) * stretch, output pixel i is centred at c = (i + 0.5) * scale
  * and takes the input pixels j of [trunc(c - support + 0.5), trunc(c + support + 0.5)), clipped to
  * the picture, with weights f((j - c + 0.5) / stretch) divided by their sum. All that is done in
- * double; the weights are then rounded to 22 fractional bits, the sums are 32-bit integers, and each
- * axis' result is rounded and clipped to 8 bits before the other axis is done.
+ * double; the weights are then rounded to 22 fractional bits, the sums are 32-bit integers, and
+ * each axis' result is rounded and clipped to 8 bits before the other axis is done.
  *
  * Which axis goes first shows in the last bits: the columns' (horizontal) pass, except where the
  * height shrinks by more than twice what the width does. (Pillow before 13 decides otherwise for
