@@ -128,7 +128,7 @@ static void one_mask(vt_device *dev, int side, const masked *m, int head_dim, in
     double peaks[MOST_ROUNDS];
     for (int i = -1; i < rounds; i++) {
         for (int k = 0; k < 5; k++)
-            if (k < 4 || i < 2) /* reference: few rounds, it is slow */
+            if (k < 4 || i < 2) /* reference is slow */
                 run_once(s, out, qkv, &r[k], m, n, i < 0 ? 0 : i);
         peaks[i < 0 ? 0 : i] = peak(((cpu_device *)dev)->isa, dev->threads);
     }

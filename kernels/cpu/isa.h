@@ -17,7 +17,10 @@ typedef struct {
     float *scratch;  /* this thread's: vt_attend_panels_floats or vt_attend_rows_floats */
 } vt_attn_item;
 
-enum { VT_KEY_BLOCK = 8 }; /* panels of 16 keys between two updates of the softmax */
+enum {
+    VT_KEY_BLOCK = 8,   /* panels of 16 keys between two updates of the softmax */
+    VT_QUERY_GROUPS = 4 /* of 16 queries, that share a block of keys while it is in cache */
+};
 
 /* Head dimensions are padded to this in scratch: a multiple of every vector. */
 static inline size_t vt_attn_padded(int head_dim)
@@ -28,7 +31,7 @@ static inline size_t vt_attn_padded(int head_dim)
 static inline size_t vt_attend_panels_floats(int groups, int head_dim)
 {
     size_t d = vt_attn_padded(head_dim), keys = (size_t)groups * VT_TILE;
-    return 2 * keys * d + keys + VT_TILE * (2 * d + VT_KEY_BLOCK * VT_TILE);
+    return 2 * keys * d + keys + VT_TILE * (VT_QUERY_GROUPS * 2 * d + VT_KEY_BLOCK * VT_TILE);
 }
 
 static inline size_t vt_attend_rows_floats(int tokens, int head_dim)

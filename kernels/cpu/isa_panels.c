@@ -5,6 +5,7 @@
  *   V  [blocks][groups * 16][width]     columns in blocks of two vectors (the last may be one)
  *   Q  [head_dim][16]                   the group's real query rows
  *   S  [16][128], O [16][padded]        scores of 8 panels; the output so far
+ * with Q and O for a few query groups, which dense takes together (VT_QUERY_GROUPS).
  * Slots follow the tile layout's token order (tiles) or the natural one (dense). Padding slots are
  * zeros in K and V and masked in S; rows that are padding are not computed at all.
  *
@@ -30,14 +31,18 @@ typedef struct {
     const vt_attn_item *it;
     int groups, dims; /* key groups; head_dim rounded up to whole vectors */
     float scale;      /* of scores, times log2(e): the exponential is a power of 2 */
-    float *k, *v, *q, *s, *o;
-    uint16_t *valid;    /* [groups] bit j: key slot j is a token */
-    int rows;           /* real query rows of the group in progress */
-    int token[VT_TILE]; /* their tokens */
-    int slot[VT_TILE];  /* and their slots in the group */
+    float *k, *v, *s;
+    uint16_t *valid; /* [groups] bit j: key slot j is a token */
+} work;
+
+/* A group of 16 query slots in progress: its real rows, moved together. */
+typedef struct {
+    int rows;
+    int token[VT_TILE], slot[VT_TILE]; /* of each row: its token; its slot in the group */
+    float *q, *o;
     float max[VT_TILE], decay[VT_TILE];
     float sum[VT_TILE * VL]; /* a row's in VL parts */
-} work;
+} queries;
 
 /* A block of panels: which, and the mask of those that need one. */
 typedef struct {
@@ -169,27 +174,27 @@ static void pack(work *w)
 }
 
 /* The group's real rows, moved together. */
-static void load_queries(work *w, int group)
+static void load_queries(const work *w, queries *y, int group)
 {
     const vt_attn_item *it = w->it;
     int token[VT_TILE];
     tokens_of_group(it, group, token);
-    w->rows = 0;
+    y->rows = 0;
     for (int j = 0; j < VT_TILE; j++)
         if (token[j] >= 0) {
-            w->token[w->rows] = token[j];
-            w->slot[w->rows++] = j;
+            y->token[y->rows] = token[j];
+            y->slot[y->rows++] = j;
         }
-    for (int r = w->rows; r < VT_TILE; r++)
-        w->token[r] = -1;
+    for (int r = y->rows; r < VT_TILE; r++)
+        y->token[r] = -1;
     if (it->type == VT_F32)
-        transpose_tokens(w->q, it, it->q, w->token, VT_F32);
+        transpose_tokens(y->q, it, it->q, y->token, VT_F32);
     else
-        transpose_tokens(w->q, it, it->q, w->token, VT_BF16);
+        transpose_tokens(y->q, it, it->q, y->token, VT_BF16);
     for (int r = 0; r < VT_TILE; r++)
-        w->max[r] = -INFINITY;
-    memset(w->sum, 0, sizeof w->sum);
-    memset(w->o, 0, VT_TILE * (size_t)w->dims * sizeof *w->o);
+        y->max[r] = -INFINITY;
+    memset(y->sum, 0, sizeof y->sum);
+    memset(y->o, 0, VT_TILE * (size_t)w->dims * sizeof *y->o);
 }
 
 /* ---- register tiles ---- */
@@ -322,7 +327,7 @@ static void product_rows(int rows, int vectors, const float *p, const float *v, 
 /* ---- a block of panels ---- */
 
 /* Columns c .. c + PAIR of S: within one panel, or, where a vector is a whole panel, two panels. */
-static void scores(const work *w, const block *bl)
+static void scores(const work *w, const queries *y, const block *bl)
 {
     int d = w->it->head_dim, cols = bl->count * VT_TILE;
     for (int c = 0; c < cols; c += PAIR) {
@@ -333,10 +338,10 @@ static void scores(const work *w, const block *bl)
             size_t panel = bl->group[col / VT_TILE];
             key[h] = w->k + panel * VT_TILE * (size_t)d + col % VT_TILE;
         }
-        for (int r = 0; r < w->rows; r += ROWS) {
-            int rows = w->rows - r < ROWS ? w->rows - r : ROWS;
+        for (int r = 0; r < y->rows; r += ROWS) {
+            int rows = y->rows - r < ROWS ? y->rows - r : ROWS;
             float *s = w->s + r * COLS + c;
-            score_rows(rows, vectors, w->q + r, key[0], key[vectors - 1], d, s, s + VL);
+            score_rows(rows, vectors, y->q + r, key[0], key[vectors - 1], d, s, s + VL);
         }
     }
 }
@@ -353,7 +358,7 @@ static void apply_mask(float *s, uint16_t bits)
 }
 
 /* The greatest score of each row of S in this block; -inf for rows that are not there. */
-static void row_maxima(const work *w, int cols, float *top)
+static void row_maxima(const work *w, const queries *y, int cols, float *top)
 {
     for (int r0 = 0; r0 < VT_TILE; r0 += VL) {
         vf a[VL];
@@ -361,7 +366,7 @@ static void row_maxima(const work *w, int cols, float *top)
         for (int r = 0; r < VL; r++) {
             const float *s = w->s + (r0 + r) * COLS;
             a[r] = v_splat(-INFINITY);
-            for (int c = 0; r0 + r < w->rows && c < cols; c += VL)
+            for (int c = 0; r0 + r < y->rows && c < cols; c += VL)
                 a[r] = v_max(v_load(s + c), a[r]);
         }
         v_store(top + r0, v_reduce_each(a, false));
@@ -371,90 +376,94 @@ static void row_maxima(const work *w, int cols, float *top)
 /* Scores become weights relative to the greatest score so far, and what was summed under an older
  * maximum decays. While a row has seen no key at all its maximum is taken as 0: weights are 2^-inf,
  * that is 0, and nothing is ever infinity - infinity. */
-static void soften(work *w, int cols)
+static void soften(const work *w, queries *y, int cols)
 {
     float top[VT_TILE], base[VT_TILE];
     vf scale = v_splat(w->scale);
-    row_maxima(w, cols, top);
+    row_maxima(w, y, cols, top);
     for (int r = 0; r < VT_TILE; r += VL) {
-        vf old = v_load(w->max + r), max = v_max(v_load(top + r), old);
+        vf old = v_load(y->max + r), max = v_max(v_load(top + r), old);
         vf from = v_select(max == v_splat(-INFINITY), (vf){0}, max);
-        v_store(w->max + r, max);
+        v_store(y->max + r, max);
         v_store(base + r, from);
-        v_store(w->decay + r, v_exp2((old - from) * scale));
+        v_store(y->decay + r, v_exp2((old - from) * scale));
     }
-    for (int r = 0; r < w->rows; r++) {
+    for (int r = 0; r < y->rows; r++) {
         float *s = w->s + r * COLS;
-        vf m = v_splat(base[r]), total = v_load(w->sum + r * VL) * w->decay[r];
+        vf m = v_splat(base[r]), total = v_load(y->sum + r * VL) * y->decay[r];
         for (int c = 0; c < cols; c += VL) {
             vf p = v_exp2((v_load(s + c) - m) * scale);
             total += p;
             v_store(s + c, p);
         }
-        v_store(w->sum + r * VL, total);
+        v_store(y->sum + r * VL, total);
     }
 }
 
-static void one_block(work *w, const block *bl)
+static void one_block(const work *w, queries *y, const block *bl)
 {
     int cols = bl->count * VT_TILE;
-    scores(w, bl);
+    scores(w, y, bl);
     for (int p = 0; p < bl->count; p++)
-        for (int r = 0; bl->masked[p] && r < w->rows; r++)
+        for (int r = 0; bl->masked[p] && r < y->rows; r++)
             apply_mask(w->s + r * COLS + p * VT_TILE, bl->mask[p][r]);
-    soften(w, cols);
+    soften(w, y, cols);
     for (int b = 0; b * PAIR < w->dims; b++)
-        for (int r = 0; r < w->rows; r += ROWS) {
-            int rows = w->rows - r < ROWS ? w->rows - r : ROWS;
+        for (int r = 0; r < y->rows; r += ROWS) {
+            int rows = y->rows - r < ROWS ? y->rows - r : ROWS;
             product_rows(rows, block_width(w->dims, b) / VL, w->s + r * COLS, block_base(w, b), bl,
-                         w->o + r * w->dims + b * PAIR, (size_t)w->dims, w->decay + r);
+                         y->o + r * w->dims + b * PAIR, (size_t)w->dims, y->decay + r);
         }
 }
 
 /* ---- which panels ---- */
 
-static void mask_from_bitmap(const work *w, const vt_bitmap *map, block *bl, int p)
+static void mask_from_bitmap(const work *w, const queries *y, const vt_bitmap *map, block *bl,
+                             int p)
 {
     size_t byte = 2 * (size_t)bl->group[p];
-    for (int r = 0; r < w->rows; r++) {
-        const uint8_t *bits = map->bits + (size_t)w->token[r] * map->stride;
+    for (int r = 0; r < y->rows; r++) {
+        const uint8_t *bits = map->bits + (size_t)y->token[r] * map->stride;
         unsigned high = byte + 1 < map->stride ? bits[byte + 1] : 0;
         bl->mask[p][r] = (uint16_t)((bits[byte] | high << 8) & w->valid[bl->group[p]]);
     }
 }
 
-static void mask_from_tile(const work *w, const uint16_t *bits, block *bl, int p)
+static void mask_from_tile(const work *w, const queries *y, const uint16_t *bits, block *bl, int p)
 {
-    for (int r = 0; r < w->rows; r++)
-        bl->mask[p][r] = bits[w->slot[r]] & w->valid[bl->group[p]];
+    for (int r = 0; r < y->rows; r++)
+        bl->mask[p][r] = bits[y->slot[r]] & w->valid[bl->group[p]];
 }
 
-static void mask_padding(const work *w, block *bl, int p)
+static void mask_padding(const work *w, const queries *y, block *bl, int p)
 {
     bl->masked[p] = w->valid[bl->group[p]] != 0xffff;
-    for (int r = 0; bl->masked[p] && r < w->rows; r++)
+    for (int r = 0; bl->masked[p] && r < y->rows; r++)
         bl->mask[p][r] = w->valid[bl->group[p]];
 }
 
-static void all_panels(work *w)
+/* All panels, for several query groups: a block of panels serves them in turn while it is near. */
+static void all_panels(const work *w, queries *y, int count)
 {
     const vt_bitmap *map = w->it->group->bitmap;
     block bl;
     for (int g = 0; g < w->groups; g += bl.count) {
         bl.count = w->groups - g < VT_KEY_BLOCK ? w->groups - g : VT_KEY_BLOCK;
-        for (int p = 0; p < bl.count; p++) {
-            bl.group[p] = (uint32_t)(g + p);
-            bl.masked[p] = map != NULL;
-            if (map)
-                mask_from_bitmap(w, map, &bl, p);
-            else
-                mask_padding(w, &bl, p);
+        for (int i = 0; i < count; i++) {
+            for (int p = 0; p < bl.count; p++) {
+                bl.group[p] = (uint32_t)(g + p);
+                bl.masked[p] = map != NULL;
+                if (map)
+                    mask_from_bitmap(w, &y[i], map, &bl, p);
+                else
+                    mask_padding(w, &y[i], &bl, p);
+            }
+            one_block(w, &y[i], &bl);
         }
-        one_block(w, &bl);
     }
 }
 
-static void listed_panels(work *w, int group)
+static void listed_panels(const work *w, queries *y, int group)
 {
     const vt_tiles *t = w->it->group->tiles;
     uint32_t end = t->start[group + 1];
@@ -466,22 +475,22 @@ static void listed_panels(work *w, int group)
             bl.group[p] = tile & ~(uint32_t)VT_TILE_FULL;
             bl.masked[p] = true;
             if (tile & VT_TILE_FULL)
-                mask_padding(w, &bl, p);
+                mask_padding(w, y, &bl, p);
             else
-                mask_from_tile(w, t->bits[t->bits_at[i + (uint32_t)p]], &bl, p);
+                mask_from_tile(w, y, t->bits[t->bits_at[i + (uint32_t)p]], &bl, p);
         }
-        one_block(w, &bl);
+        one_block(w, y, &bl);
     }
 }
 
 /* ---- one item ---- */
 
-VT_INLINE void store_row(const work *w, int r, vt_dtype type)
+VT_INLINE void store_row(const work *w, const queries *y, int r, vt_dtype type)
 {
     const vt_attn_item *it = w->it;
-    const float *o = w->o + r * w->dims;
-    char *out = (char *)it->out + (size_t)w->token[r] * it->out_row * vt_dtype_bytes(type);
-    float sum = v_sum(v_load(w->sum + r * VL)), scale = sum == 0 ? 0 : 1.0f / sum;
+    const float *o = y->o + r * w->dims;
+    char *out = (char *)it->out + (size_t)y->token[r] * it->out_row * vt_dtype_bytes(type);
+    float sum = v_sum(v_load(y->sum + r * VL)), scale = sum == 0 ? 0 : 1.0f / sum;
     int i = 0;
     for (; i + VL <= it->head_dim; i += VL)
         v_put(out, type, i, v_load(o + i) * scale);
@@ -489,31 +498,43 @@ VT_INLINE void store_row(const work *w, int r, vt_dtype type)
         put1(out, type, i, o[i] * scale);
 }
 
+static void store_queries(const work *w, const queries *y)
+{
+    for (int r = 0; r < y->rows; r++)
+        if (w->it->type == VT_F32)
+            store_row(w, y, r, VT_F32);
+        else
+            store_row(w, y, r, VT_BF16);
+}
+
 void VT_NAME(vt_attend_panels)(const vt_attn_item *it)
 {
+    const float log2e = 1.44269504f;
     const vt_tiles *tiles = it->group->kernel == VT_ATTN_TILES ? it->group->tiles : NULL;
     size_t padded = vt_attn_padded(it->head_dim);
-    const float log2e = 1.44269504f;
     work w = {.it = it, .scale = it->scale * log2e};
+    queries y[VT_QUERY_GROUPS];
     w.groups = tiles ? tiles->groups : (it->tokens + VT_TILE - 1) / VT_TILE;
     w.dims = (it->head_dim + VL - 1) / VL * VL;
     w.k = it->scratch;
     w.v = w.k + (size_t)w.groups * VT_TILE * padded;
-    w.q = w.v + (size_t)w.groups * VT_TILE * padded;
-    w.o = w.q + VT_TILE * padded;
-    w.s = w.o + VT_TILE * padded;
-    w.valid = (uint16_t *)(w.s + VT_TILE * COLS);
+    w.s = w.v + (size_t)w.groups * VT_TILE * padded;
+    for (int i = 0; i < VT_QUERY_GROUPS; i++) {
+        y[i].q = w.s + VT_TILE * COLS + (size_t)i * VT_TILE * 2 * padded;
+        y[i].o = y[i].q + VT_TILE * padded;
+    }
+    w.valid = (uint16_t *)(y[0].q + VT_QUERY_GROUPS * VT_TILE * 2 * padded);
     pack(&w);
-    for (int g = it->first; g < it->last; g++) {
-        load_queries(&w, g);
+    int step = tiles ? 1 : VT_QUERY_GROUPS; /* lists differ from group to group */
+    for (int g = it->first; g < it->last; g += step) {
+        int count = it->last - g < step ? it->last - g : step;
+        for (int i = 0; i < count; i++)
+            load_queries(&w, &y[i], g + i);
         if (tiles)
-            listed_panels(&w, g);
+            listed_panels(&w, y, g);
         else
-            all_panels(&w);
-        for (int r = 0; r < w.rows; r++)
-            if (it->type == VT_F32)
-                store_row(&w, r, VT_F32);
-            else
-                store_row(&w, r, VT_BF16);
+            all_panels(&w, y, count);
+        for (int i = 0; i < count; i++)
+            store_queries(&w, &y[i]);
     }
 }
