@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIGNMENT = 64 };
+/* WHOLE: two paths of the longest kind and what is said of them. */
+enum { ALIGNMENT = 64, WHOLE = 2 * 4096 + 1024, HEAD = 160 };
 
 /* One line whatever a file's bytes were: control characters become '?'. */
 static void flatten(char *text)
@@ -16,28 +17,52 @@ static void flatten(char *text)
             *c = '?';
 }
 
+static bool is_continuation(char c) /* of a UTF-8 sequence */
+{
+    return ((unsigned char)c & 0xc0) == 0x80;
+}
+
+/* Takes the text over. One that does not fit loses its middle: errors begin with a path, which may
+ * be long, and end with the reason, which is what matters. */
+static void set_text(vt_status *st, char *whole)
+{
+    static const char dots[] = "...";
+    size_t length = strlen(whole), room = sizeof st->text - 1, head = HEAD;
+    flatten(whole);
+    if (length <= room) {
+        memcpy(st->text, whole, length + 1);
+        return;
+    }
+    while (is_continuation(whole[head]) && head > 0)
+        head--;
+    const char *tail = whole + length - (room - head - strlen(dots));
+    while (is_continuation(*tail))
+        tail++;
+    snprintf(st->text, sizeof st->text, "%.*s%s%s", (int)head, whole, dots, tail);
+}
+
 int vt_fail(vt_status *st, vt_code code, const char *fmt, ...)
 {
+    char whole[WHOLE];
     va_list args;
     va_start(args, fmt);
-    vsnprintf(st->text, sizeof st->text, fmt, args);
+    vsnprintf(whole, sizeof whole, fmt, args);
     va_end(args);
-    flatten(st->text);
+    set_text(st, whole);
     st->code = code;
     return -1;
 }
 
 int vt_prefix(vt_status *st, const char *fmt, ...)
 {
-    char old[sizeof st->text];
-    memcpy(old, st->text, sizeof old);
+    char whole[WHOLE];
     va_list args;
     va_start(args, fmt);
-    vsnprintf(st->text, sizeof st->text, fmt, args);
+    vsnprintf(whole, sizeof whole - sizeof st->text - 2, fmt, args);
     va_end(args);
-    strncat(st->text, ": ", sizeof st->text - 1 - strlen(st->text));
-    strncat(st->text, old, sizeof st->text - 1 - strlen(st->text));
-    flatten(st->text);
+    size_t n = strlen(whole);
+    snprintf(whole + n, sizeof whole - n, ": %s", st->text);
+    set_text(st, whole);
     return -1;
 }
 

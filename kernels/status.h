@@ -29,7 +29,8 @@ typedef struct {
 #define VT_PRINTF(fmt, args)
 #endif
 
-/* Sets code and text; control characters in the text are escaped. Always returns -1. */
+/* Sets code and text: control characters become '?', and a text that is too long, as a path may be,
+ * loses its middle, never its end, which is the reason. Always returns -1. */
 int vt_fail(vt_status *st, vt_code code, const char *fmt, ...) VT_PRINTF(3, 4);
 
 /* Puts a formatted prefix and ": " before the text that st already holds. Always returns -1. */

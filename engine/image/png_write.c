@@ -13,7 +13,7 @@ int vt_png_write(const char *path, const uint8_t *rgb, int width, int height, vt
     size_t size;
     uint8_t *png = stb_png(&size, rgb, width, height, st);
     if (!png)
-        return vt_prefix(st, "%.200s", path);
+        return vt_prefix(st, "%s", path);
     const vt_file_part whole = {png, size};
     int rc = vt_write_file(path, &whole, 1, st);
     vt_free(png);

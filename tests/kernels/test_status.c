@@ -37,6 +37,34 @@ static void long_texts_are_cut_not_overrun(void **state)
     assert_memory_equal(st.text, "file: xxx", 9);
 }
 
+static void a_long_path_does_not_swallow_the_reason(void **state)
+{
+    (void)state;
+    char path[4096];
+    vt_status st = {0};
+    memset(path, 'p', sizeof path - 1);
+    path[sizeof path - 1] = 0;
+    vt_fail(&st, VT_INPUT, "%s: cannot be opened", path);
+    assert_int_equal(strlen(st.text), sizeof st.text - 1);
+    assert_memory_equal(st.text, "ppp", 3);
+    assert_non_null(strstr(st.text, "p...p"));
+    assert_non_null(strstr(st.text, "p: cannot be opened"));
+    vt_fail(&st, VT_INPUT, "bad");
+    vt_prefix(&st, "%s: %s", path, path);
+    vt_prefix(&st, "outer");
+    assert_memory_equal(st.text, "outer: p", 8);
+    assert_non_null(strstr(st.text, "p: bad"));
+    for (size_t n = 1; n < 4; n++) { /* characters of two bytes stay whole */
+        for (size_t i = n; i + 2 < sizeof path; i += 2)
+            memcpy(path + i, "\xc3\xa4", 2);
+        vt_fail(&st, VT_INPUT, "%s: bad", path);
+        const char *dots = strstr(st.text, "...");
+        assert_non_null(dots);
+        assert_int_equal((unsigned char)dots[-1], 0xa4);
+        assert_int_equal((unsigned char)dots[3], 0xc3);
+    }
+}
+
 static void prefix_goes_before_the_text(void **state)
 {
     (void)state;
@@ -94,6 +122,7 @@ int main(void)
         cmocka_unit_test(failure_keeps_code_and_text),
         cmocka_unit_test(control_characters_cannot_break_the_line),
         cmocka_unit_test(long_texts_are_cut_not_overrun),
+        cmocka_unit_test(a_long_path_does_not_swallow_the_reason),
         cmocka_unit_test(prefix_goes_before_the_text),
         cmocka_unit_test(sizes_that_overflow_are_refused),
         cmocka_unit_test(memory_is_zeroed_and_aligned),
