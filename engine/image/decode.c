@@ -23,7 +23,7 @@ int image_fail_at(vt_status *st, vt_code code, const char *name, const char *fmt
     va_start(args, fmt);
     vsnprintf(text, sizeof text, fmt, args);
     va_end(args);
-    return vt_fail(st, code, "%.200s: %s", name, text);
+    return vt_fail(st, code, "%s: %s", name, text);
 }
 
 int image_alloc(vt_image *out, int width, int height, vt_status *st)
@@ -219,15 +219,28 @@ static int load_fd(vt_image *out, int fd, const char *name, vt_status *st)
     return rc;
 }
 
+/* What has a name must be a file: a FIFO or a device may never end. */
+static int check_file(int fd, const char *path, vt_status *st)
+{
+    struct stat info;
+    if (fstat(fd, &info) != 0)
+        return image_fail_at(st, VT_MACHINE, path, "cannot read: %s", strerror(errno));
+    if (S_ISREG(info.st_mode) || S_ISDIR(info.st_mode))
+        return 0; /* the latter has an error of its own */
+    return image_fail(st, path, "not a regular file; use - for a stream");
+}
+
 int vt_image_load(vt_image *out, const char *path, vt_status *st)
 {
     *out = (vt_image){0};
     if (strcmp(path, "-") == 0)
         return load_fd(out, STDIN_FILENO, "standard input", st);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* does not wait for a FIFO's writer */
     if (fd < 0)
         return image_fail(st, path, "cannot open: %s", strerror(errno));
-    int rc = load_fd(out, fd, path, st);
+    int rc = check_file(fd, path, st);
+    if (rc == 0)
+        rc = load_fd(out, fd, path, st);
     close(fd);
     return rc;
 }

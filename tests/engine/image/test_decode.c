@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -209,9 +210,26 @@ static void what_is_no_file_is_refused(void **state)
     load_fails("tests/golden", VT_INPUT, "tests/golden: is a folder");
     load_fails("tests/golden/absent.png", VT_INPUT, "absent.png: cannot open: No such file");
     load_fails("tests/golden/image_resize.pack", VT_INPUT, "not a PNG or JPEG (starts with 72 65");
-    load_fails("/dev/null", VT_INPUT, "empty file");
-    load_fails("/dev/zero", VT_INPUT, "starts with 00 00");
+    load_fails("/dev/zero", VT_INPUT, "/dev/zero: not a regular file; use - for a stream");
     load_fails("", VT_INPUT, "cannot open");
+    char fifo[64]; /* which nobody writes to: opening it must not wait */
+    snprintf(fifo, sizeof fifo, "/tmp/vitrun-test-%ld.fifo", (long)getpid());
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    alarm(20);
+    load_fails(fifo, VT_INPUT, "not a regular file");
+    alarm(0);
+    unlink(fifo);
+}
+
+static void a_long_path_keeps_its_reason(void **state)
+{
+    (void)state;
+    char path[900] = "/tmp";
+    for (size_t n = 4; n + 102 < sizeof path; n += 101) {
+        path[n] = '/';
+        memset(path + n + 1, 'd', 100);
+    }
+    load_fails(path, VT_INPUT, "d: cannot open: No such file");
 }
 
 /* A picture above the first read's size: noise of 200 x 200. */
@@ -300,6 +318,7 @@ int main(void)
         cmocka_unit_test(changed_bytes_do_no_harm),
         cmocka_unit_test(bombs_are_refused_without_allocating),
         cmocka_unit_test(what_is_no_file_is_refused),
+        cmocka_unit_test(a_long_path_keeps_its_reason),
         cmocka_unit_test(a_written_png_reads_back),
         cmocka_unit_test(standard_input_is_read_to_its_end),
         cmocka_unit_test(a_png_is_written_whole_or_not_at_all),
