@@ -47,12 +47,15 @@ static int write_device(const char *path, const vt_file_part *part, int parts)
     return close(fd) || failed ? -1 : 0;
 }
 
-/* A new file beside `path`, its name left in `temporary`; the usual permissions, which mkstemp would
- * not give. */
+/* A new file in the folder of `path`, its name left in `temporary`: a short one, because the longest
+ * name that a folder takes has no room for more. The usual permissions, which mkstemp would not
+ * give. */
 static int open_beside(const char *path, char *temporary, size_t room)
 {
+    const char *slash = strrchr(path, '/');
+    int folder = slash ? (int)(slash + 1 - path) : 0;
     for (int i = 0; i < 100; i++) {
-        snprintf(temporary, room, "%s.%ld.%d~", path, (long)getpid(), i);
+        snprintf(temporary, room, "%.*s.vitrun-%ld-%d", folder, path, (long)getpid(), i);
         int fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (fd >= 0 || errno != EEXIST)
             return fd;
@@ -82,14 +85,18 @@ static int write_beside(const char *path, char *temporary, size_t room, const vt
 
 int vt_write_file(const char *path, const vt_file_part *part, int parts, vt_status *st)
 {
-    size_t room = strlen(path) + 40;
+    char *behind = realpath(path, NULL); /* of a link, which stays; NULL: nothing there yet */
+    const char *target = behind ? behind : path;
+    size_t room = strlen(target) + 48;
     char *temporary = vt_alloc(room, 1, "file name", st);
-    if (!temporary)
-        return -1;
-    int failed = in_place(path) ? write_device(path, part, parts)
-                                : write_beside(path, temporary, room, part, parts);
-    if (failed)
-        vt_fail(st, VT_MACHINE, "%s: cannot be written (%s)", path, strerror(errno));
+    int failed = -1;
+    if (temporary) {
+        failed = in_place(target) ? write_device(target, part, parts)
+                                  : write_beside(target, temporary, room, part, parts);
+        if (failed)
+            vt_fail(st, VT_MACHINE, "%s: cannot be written (%s)", path, strerror(errno));
+    }
     vt_free(temporary);
-    return failed ? -1 : 0;
+    free(behind);
+    return failed;
 }

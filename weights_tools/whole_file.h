@@ -1,5 +1,7 @@
 /* Output files appear whole or not at all: a temporary file in the same folder, written, synced,
- * renamed. Every short write, full disk and failed close is an error that names the file. */
+ * renamed. A symbolic link stays, and what it leads to is replaced; one that leads nowhere is
+ * replaced itself. Every short write, full disk and failed close is an error that names the file.
+ */
 #ifndef VT_WHOLE_FILE_H
 #define VT_WHOLE_FILE_H
 
