@@ -146,12 +146,12 @@ int vitrun_attention_prefix(const vitrun_attention *a)
 
 /* ---- one kernel ---- */
 
-/* What "sparse" stands for: the sparse kernel predicted fastest. */
 static const char *fastest_sparse(const vitrun_attention *a)
 {
-    const vitrun_candidate *c = a->plans.group[0].candidate;
-    bool rows = c[VT_ATTN_ROWS].predicted_ms < c[VT_ATTN_TILES].predicted_ms;
-    return vt_attn_kernel_name(rows ? VT_ATTN_ROWS : VT_ATTN_TILES);
+    double ms[VT_ATTN_KERNELS];
+    for (int k = 0; k < VT_ATTN_KERNELS; k++)
+        ms[k] = a->plans.group[0].candidate[k].predicted_ms;
+    return vt_attn_kernel_name(vt_attn_fastest_sparse(ms));
 }
 
 /* The plan with every head on the named kernel, its layout built. */

@@ -139,6 +139,8 @@ vitrun_check *vitrun_check_run(vitrun_context *context, int count, vitrun_error 
         vt_status st = {0};
         failed = vitrun_run_images(context, count, &st);
         context->stream->observe = NULL;
+        if (!failed)
+            failed = vitrun_check_finite(context, count, true, &st);
         if (failed && c.st.code == VT_OK)
             c.st = st;
         failed = c.st.code != VT_OK;

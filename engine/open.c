@@ -82,25 +82,14 @@ static int load_config(vitrun_model *m, const vitrun_options *o, const st_reader
     return timm_config_load(&m->cfg, o->weights, r, &opt, st);
 }
 
-static int check_memory(const vitrun_model *m, uint64_t needed, const char *what, vt_status *st)
+int vitrun_check_memory(const vitrun_model *m, uint64_t needed, vt_status *st)
 {
     if (m->max_memory && needed > m->max_memory)
         return vt_fail(st, VT_MACHINE,
-                       "%s: more memory than --max-memory allows (expected at most %.1f MiB, "
-                       "needed %.1f MiB)",
-                       what, (double)m->max_memory / 1048576, (double)needed / 1048576);
+                       "more memory than --max-memory allows (expected at most %.4g MiB, needed "
+                       "%.4g MiB)",
+                       (double)m->max_memory / 1048576, (double)needed / 1048576);
     return 0;
-}
-
-static int load_weights(vitrun_model *m, const vitrun_options *o, const st_reader *r, vt_status *st)
-{
-    size_t bytes;
-    if (vit_check(&m->cfg.vit, r, o->weights, m->dev->dtype, &bytes, st))
-        return -1;
-    vit_shape(&m->vit, &m->cfg.vit, m->dev);
-    if (check_memory(m, bytes + vit_acts_bytes(&m->vit, m->planned_images), o->weights, st))
-        return -1;
-    return vit_load(&m->vit, &m->cfg.vit, r, o->weights, m->dev, m->planned_images, st);
 }
 
 static int load_masks(vitrun_model *m, const vitrun_options *o, vt_status *st)
@@ -123,13 +112,6 @@ static int plan(vitrun_model *m, const vitrun_options *o, vt_status *st)
     if (threshold < 0)
         threshold =
             m->masks && m->masks->density_threshold >= 0 ? m->masks->density_threshold : 0.30;
-    if (!(threshold <= 1))
-        return vt_fail(st, VT_USAGE, "density threshold %g (expected 0 to 1)", threshold);
-    if (o->kernel && !vt_attn_known_kernel(o->kernel))
-        return vt_fail(
-            st, VT_USAGE,
-            "kernel \"%s\" is unknown (expected reference, dense, sparse, tiles or rows)",
-            o->kernel);
     m->info.density_threshold = threshold;
     vt_plan_setup setup = {
         .heads = m->cfg.vit.heads,
@@ -191,25 +173,59 @@ static int describe(vitrun_model *m, vt_status *st)
     return 0;
 }
 
-/* All steps, in the order in which a user's mistakes are cheapest to find. */
-static int open_model(vitrun_model *m, const vitrun_options *o, vt_status *st)
+static int check_options(const vitrun_options *o, vt_status *st)
 {
-    st_reader *r;
+    if (o->size != sizeof *o)
+        return vt_fail(st, VT_USAGE,
+                       "vitrun_options has size %zu (expected %zu: the program was built with "
+                       "another vitrun.h)",
+                       o->size, sizeof *o);
     if (!o->weights)
         return vt_fail(st, VT_USAGE, "--weights is missing");
-    if (!(m->dev = vitrun_device_open(o->device, o->dtype, o->threads, st)))
+    if (o->batch < 0 || o->batch > 1 << 20)
+        return vt_fail(st, VT_USAGE, "batch %d (expected 1 to %d)", o->batch, 1 << 20);
+    if (!(o->density_threshold <= 1))
+        return vt_fail(st, VT_USAGE, "density threshold %g (expected 0 to 1)",
+                       o->density_threshold);
+    if (o->kernel && !vt_attn_known_kernel(o->kernel))
+        return vt_fail(st, VT_USAGE, "kernel \"%s\" is unknown (expected " VT_ATTN_KERNEL_NAMES ")",
+                       o->kernel);
+    return 0;
+}
+
+/* Everything that can be wrong is found before the first weight is read. */
+static int load(vitrun_model *m, const vitrun_options *o, const st_reader *r, vt_status *st)
+{
+    vit_needs needs;
+    if (load_config(m, o, r, st) ||
+        vit_check(&needs, &m->cfg.vit, r, o->weights, m->dev->dtype, st))
         return -1;
-    if (!(r = st_open(o->weights, st)))
+    vit_shape(&m->vit, &m->cfg.vit, m->dev);
+    uint64_t least = needs.bytes + vit_acts_bytes(&m->vit, m->planned_images);
+    if (vitrun_check_memory(m, least, st) || load_masks(m, o, st) || plan(m, o, st) ||
+        vitrun_check_memory(m, least + m->plans.mask_bytes, st))
         return -1;
-    int failed = load_config(m, o, r, st) || load_weights(m, o, r, st) ? -1 : 0;
-    st_close(r);
-    if (failed || load_masks(m, o, st) || plan(m, o, st) || warn(m, st) || describe(m, st))
-        return -1;
+    return vit_load(&m->vit, &m->cfg.vit, r, o->weights, m->dev, m->planned_images, &needs, st);
+}
+
+static int open_model(vitrun_model *m, const vitrun_options *o, vt_status *st)
+{
     vitrun_memory memory;
     vitrun_error err;
-    if (vitrun_memory_plan(m, m->planned_images, &memory, &err))
+    m->planned_images = o->batch ? o->batch : 1;
+    m->max_memory = o->max_memory;
+    if (!(m->dev = vitrun_device_open(o->device, o->dtype, o->threads, st)))
+        return -1;
+    st_reader *r = st_open(o->weights, st);
+    if (!r)
+        return -1;
+    int failed = load(m, o, r, st);
+    st_close(r);
+    if (failed || warn(m, st) || describe(m, st))
+        return -1;
+    if (m->max_memory && vitrun_memory_plan(m, m->planned_images, &memory, &err))
         return vt_fail(st, (vt_code)err.code, "%s", err.message);
-    return check_memory(m, memory.peak_bytes, o->weights, st);
+    return m->max_memory ? vitrun_check_memory(m, memory.peak_bytes, st) : 0;
 }
 
 vitrun_model *vitrun_open(const vitrun_options *options, vitrun_error *err)
@@ -217,28 +233,16 @@ vitrun_model *vitrun_open(const vitrun_options *options, vitrun_error *err)
     double start = vt_now_ms();
     vt_status st = {0};
     vitrun_model *m = NULL;
-    if (options->size != sizeof *options)
-        vt_fail(&st, VT_USAGE,
-                "vitrun_options has size %zu (expected %zu: the program was built "
-                "with another vitrun.h)",
-                options->size, sizeof *options);
-    else if (options->batch < 0)
-        vt_fail(&st, VT_USAGE, "batch %d (expected at least 1)", options->batch);
-    else
+    if (check_options(options, &st) == 0)
         m = vt_alloc(1, sizeof *m, "model", &st);
-    if (m) {
-        m->planned_images = options->batch ? options->batch : 1;
-        m->max_memory = options->max_memory;
-        if (open_model(m, options, &st)) {
-            vitrun_close(m);
-            m = NULL;
-        }
+    if (m && open_model(m, options, &st)) {
+        vitrun_close(m);
+        m = NULL;
     }
-    if (!m) {
+    if (m)
+        m->info.load_ms = vt_now_ms() - start;
+    else
         vitrun_fail(err, &st);
-        return NULL;
-    }
-    m->info.load_ms = vt_now_ms() - start;
     return m;
 }
 

@@ -162,50 +162,86 @@ static uint64_t group_work_bytes(const vt_attn_plan *plan, int i, const vt_plan_
     return setup->dev->ops->attention_scratch(setup->dev, &alone, setup->images);
 }
 
-static int add_group(vt_plans *p, int layer, int tokens, const vt_mask_group *from,
-                     const vt_layer_masks *layer_masks, vt_attn_group *to,
+/* The heads [heads] of a layer that share the distinct mask `mask` (-1: dense). */
+static int add_group(vt_plans *p, int layer, int mask, const uint16_t *head, int heads,
+                     const char *text, const vt_layer_masks *layer_masks,
                      const vt_plan_setup *setup, vt_status *st)
 {
+    vt_attn_plan *plan = &p->plan[layer];
+    vt_attn_group *to = &plan->group[plan->groups++];
     vt_planned_group *g = &p->group[p->groups++];
-    g->mask = from->mask ? distinct(p, from->mask, setup->threads, st) : -1;
-    if (from->mask && g->mask < 0)
-        return -1;
-    g->heads = heads_text(from->head, from->heads, st);
-    g->mask_text = g->heads ? vt_strdup(from->text, st) : NULL;
-    to->heads = from->heads;
+    g->mask = mask;
+    g->heads = heads_text(head, heads, st);
+    g->mask_text = g->heads ? vt_strdup(text, st) : NULL;
+    to->heads = heads;
     to->name = g->heads;
-    to->head = vt_alloc((size_t)from->heads, sizeof *to->head, "head list", st);
+    to->head = vt_alloc((size_t)heads, sizeof *to->head, "head list", st);
     if (!g->mask_text || !to->head)
         return -1;
-    memcpy(to->head, from->head, sizeof *to->head * (size_t)from->heads);
-    describe(g, layer, tokens, g->mask < 0 ? NULL : &p->mask[g->mask].stats);
+    memcpy(to->head, head, sizeof *head * (size_t)heads);
+    describe(g, layer, plan->tokens, mask < 0 ? NULL : &p->mask[mask].stats);
     return setup->dev ? choose(p, g, to, setup, layer_masks, st) : 0;
 }
 
 /* ---- all layers ---- */
 
-static int plan_layer(vt_plans *p, int i, int tokens, const vt_layer_masks *masks,
+typedef struct {       /* of each head of a layer */
+    int *mask;         /* index of its distinct mask, -1: dense */
+    const char **text; /* its expression as written */
+    uint16_t *members; /* room to collect the heads of a group */
+} head_masks;
+
+static int find_masks(vt_plans *p, head_masks *h, const vt_layer_masks *masks,
+                      const vt_plan_setup *setup, vt_status *st)
+{
+    for (int i = 0; i < setup->heads; i++) {
+        h->mask[i] = -1;
+        h->text[i] = "dense";
+    }
+    for (int g = 0; masks && g < masks->groups; g++) {
+        const vt_mask_group *from = &masks->group[g];
+        int mask = from->mask ? distinct(p, from->mask, setup->threads, st) : -1;
+        if (from->mask && mask < 0)
+            return -1;
+        for (int i = 0; i < from->heads; i++) {
+            h->mask[from->head[i]] = mask;
+            h->text[from->head[i]] = from->text;
+        }
+    }
+    return 0;
+}
+
+/* One group a distinct mask, in the order of first heads. */
+static int group_heads(vt_plans *p, int layer, const head_masks *h, const vt_layer_masks *masks,
+                       const vt_plan_setup *setup, vt_status *st)
+{
+    for (int first = 0; first < setup->heads; first++) {
+        int members = 0, seen = 0;
+        for (int i = 0; i < first && !seen; i++)
+            seen = h->mask[i] == h->mask[first];
+        for (int i = first; i < setup->heads && !seen; i++)
+            if (h->mask[i] == h->mask[first])
+                h->members[members++] = (uint16_t)i;
+        if (members && add_group(p, layer, h->mask[first], h->members, members, h->text[first],
+                                 masks, setup, st))
+            return -1;
+    }
+    return 0;
+}
+
+static int plan_layer(vt_plans *p, int i, int tokens, head_masks *h, const vt_layer_masks *masks,
                       const vt_plan_setup *setup, vt_status *st)
 {
     vt_attn_plan *plan = &p->plan[i];
-    uint16_t all[UINT16_MAX];
-    for (int h = 0; h < setup->heads; h++)
-        all[h] = (uint16_t)h;
-    vt_mask_group dense = {.head = all, .heads = setup->heads, .text = "dense"};
-    const vt_mask_group *from = masks ? masks->group : &dense;
-    int groups = masks ? masks->groups : 1, first = p->groups;
-
+    int first = p->groups;
     *plan = (vt_attn_plan){.tokens = tokens, .heads = setup->heads, .head_dim = setup->head_dim};
     plan->scale = 1 / sqrtf((float)setup->head_dim);
-    plan->group = vt_alloc((size_t)groups, sizeof *plan->group, "attention plan", st);
-    if (!plan->group)
+    plan->group =
+        vt_alloc(masks ? (size_t)masks->groups : 1, sizeof *plan->group, "attention plan", st);
+    if (!plan->group || find_masks(p, h, masks, setup, st) ||
+        group_heads(p, i, h, masks, setup, st))
         return -1;
-    for (int g = 0; g < groups; g++) {
-        plan->groups = g + 1;
-        if (add_group(p, i, tokens, &from[g], masks, &plan->group[g], setup, st))
-            return -1;
-    }
-    for (int g = 0; g < groups && setup->dev; g++)
+    for (int g = 0; g < plan->groups && setup->dev; g++)
         p->group[first + g].pub.work_bytes = group_work_bytes(plan, g, setup);
     p->of[i] = plan;
     return 0;
@@ -222,9 +258,16 @@ int vt_plans_build(vt_plans *out, const vt_masks *masks, int layers, int tokens,
     out->of = vt_alloc((size_t)layers, sizeof *out->of, "attention plans", st);
     out->group = vt_alloc((size_t)groups, sizeof *out->group, "attention plans", st);
     out->mask = vt_alloc(masks ? (size_t)masks->masks : 0, sizeof *out->mask, "masks", st);
-    bool failed = !out->plan || !out->of || !out->group || !out->mask;
+    head_masks h = {vt_alloc((size_t)setup->heads, sizeof *h.mask, "head list", st),
+                    vt_alloc((size_t)setup->heads, sizeof *h.text, "head list", st),
+                    vt_alloc((size_t)setup->heads, sizeof *h.members, "head list", st)};
+    bool failed =
+        !out->plan || !out->of || !out->group || !out->mask || !h.mask || !h.text || !h.members;
     for (int i = 0; i < layers && !failed; i++)
-        failed = plan_layer(out, i, tokens, masks ? &masks->layer[i] : NULL, setup, st) != 0;
+        failed = plan_layer(out, i, tokens, &h, masks ? &masks->layer[i] : NULL, setup, st) != 0;
+    vt_free(h.mask);
+    vt_free(h.text);
+    vt_free(h.members);
     if (failed)
         vt_plans_free(out);
     return failed ? -1 : 0;

@@ -8,13 +8,31 @@
 
 /* ---- planned memory ---- */
 
+/* What a stream takes for forwards of `batch` images, scratch of attention included: a dry preparing
+ * pass adds it up. */
+static int stream_bytes(const vitrun_model *m, int batch, uint64_t *bytes, vt_status *st)
+{
+    const vit_acts none = {.images = batch};
+    vt_stream *s = m->dev->ops->stream_open(m->dev, st);
+    if (!s)
+        return -1;
+    s->images = batch;
+    s->preparing = s->dry = true;
+    vit_forward(s, &m->vit, &none, m->plans.of);
+    int failed = m->dev->ops->finish(s, st);
+    *bytes = m->dev->ops->stream_bytes(s);
+    m->dev->ops->stream_close(s);
+    return failed;
+}
+
 int vitrun_memory_plan(const vitrun_model *m, int batch, vitrun_memory *memory, vitrun_error *err)
 {
     vt_status st = {0};
-    if (batch < 1) {
-        vt_fail(&st, VT_USAGE, "batch %d (expected at least 1)", batch);
+    uint64_t stream = 0;
+    if (batch < 1 || batch > 1 << 20)
+        vt_fail(&st, VT_USAGE, "batch %d (expected 1 to %d)", batch, 1 << 20);
+    if (st.code != VT_OK || stream_bytes(m, batch, &stream, &st))
         return vitrun_fail(err, &st);
-    }
     uint64_t attention = 0;
     for (int i = 0; i < m->plans.layers; i++) {
         uint64_t b = m->dev->ops->attention_scratch(m->dev, &m->plans.plan[i], batch);
@@ -23,7 +41,8 @@ int vitrun_memory_plan(const vitrun_model *m, int batch, vitrun_memory *memory, 
     *memory = (vitrun_memory){.weights_bytes = m->vit.bytes,
                               .activations_bytes = vit_acts_bytes(&m->vit, batch),
                               .masks_bytes = m->plans.mask_bytes,
-                              .attention_bytes = attention};
+                              .attention_bytes = attention,
+                              .scratch_bytes = stream > attention ? stream - attention : 0};
     memory->peak_bytes = memory->weights_bytes + memory->activations_bytes + memory->masks_bytes +
                          memory->attention_bytes + memory->scratch_bytes;
     return 0;
@@ -37,12 +56,7 @@ static int refuse_memory(const vitrun_model *m, int batch, vt_status *st)
     vitrun_error err;
     if (vitrun_memory_plan(m, batch, &memory, &err))
         return vt_fail(st, (vt_code)err.code, "%s", err.message);
-    if (m->max_memory && memory.peak_bytes > m->max_memory)
-        return vt_fail(st, VT_MACHINE,
-                       "batch %d: more memory than --max-memory allows (expected at most %.1f MiB, "
-                       "needed %.1f MiB)",
-                       batch, (double)m->max_memory / 1048576, (double)memory.peak_bytes / 1048576);
-    return 0;
+    return vitrun_check_memory(m, memory.peak_bytes, st);
 }
 
 /* The forward pass in its preparing form: the device gets to know every shape. */
@@ -53,8 +67,9 @@ static int prepare(vitrun_context *c, int count, vt_status *st)
     s->preparing = true;
     vit_forward(s, &c->model->vit, &c->acts, c->model->plans.of);
     s->preparing = false;
-    c->prepared = count;
-    return s->dev->ops->finish(s, st);
+    int failed = s->dev->ops->finish(s, st);
+    c->prepared = failed ? 0 : count;
+    return failed;
 }
 
 vitrun_context *vitrun_context_open(const vitrun_model *model, int batch, vitrun_error *err)
@@ -147,7 +162,7 @@ static void look(void *user, vt_stream *s, const char *name, vt_mat y, vt_mat x)
     snprintf(c->name, sizeof c->name, "%s", name);
 }
 
-/* Runs once more, looking at every result, to say where it went wrong. */
+/* Runs once more, looking at every result, to say where it went wrong; fails in any case. */
 static int name_culprit(vitrun_context *c, int count, vt_status *st)
 {
     culprit who = {.layer = -1};
@@ -164,6 +179,16 @@ static int name_culprit(vitrun_context *c, int count, vt_status *st)
                    who.found ? who.name : "the logits");
 }
 
+int vitrun_check_finite(vitrun_context *c, int count, bool tokens, vt_status *st)
+{
+    const vit_model *m = &c->model->vit;
+    size_t n = (size_t)count, width = (size_t)m->cfg.width;
+    if (all_finite(c->acts.logits, n * (size_t)m->outputs) &&
+        (!tokens || all_finite(c->acts.x, n * (size_t)m->tokens * width)))
+        return 0;
+    return name_culprit(c, count, st);
+}
+
 /* Features are the pooled tokens; a distilled model's are the mean of its two. */
 static void copy_features(const vitrun_context *c, int count, float *to)
 {
@@ -177,14 +202,10 @@ int vitrun_forward(vitrun_context *c, int count, const vitrun_outputs *out, vitr
 {
     vt_status st = {0};
     const vit_model *m = &c->model->vit;
-    size_t n = (size_t)count * (size_t)m->outputs;
-    int failed = vitrun_run_images(c, count, &st);
-    if (!failed && !all_finite(c->acts.logits, n))
-        failed = name_culprit(c, count, &st);
-    if (failed)
+    if (vitrun_run_images(c, count, &st) || vitrun_check_finite(c, count, out->tokens != NULL, &st))
         return vitrun_fail(err, &st);
     if (out->logits)
-        memcpy(out->logits, c->acts.logits, n * sizeof(float));
+        memcpy(out->logits, c->acts.logits, (size_t)count * (size_t)m->outputs * sizeof(float));
     if (out->features)
         copy_features(c, count, out->features);
     if (out->tokens)
@@ -207,6 +228,9 @@ int vitrun_profile_count(const vitrun_context *c)
 
 void vitrun_profile_at(const vitrun_context *c, int i, vitrun_profile_entry *out)
 {
+    *out = (vitrun_profile_entry){0};
+    if (i < 0 || i >= c->stream->profile_count)
+        return;
     const vt_profile_entry *e = &c->stream->profile[i];
     *out = (vitrun_profile_entry){
         .op = e->op, .name = e->name, .layer = e->layer, .ms = e->ms, .calls = e->calls};

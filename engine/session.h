@@ -43,6 +43,13 @@ int vitrun_fail(vitrun_error *err, const vt_status *st);
 vt_device *vitrun_device_open(const char *device, const char *dtype, int threads, vt_status *st);
 const char *vitrun_dtype_name(vt_dtype t);
 
+/* Fails (VT_MACHINE) where `needed` bytes are more than the model's --max-memory. */
+int vitrun_check_memory(const vitrun_model *m, uint64_t needed, vt_status *st);
+
+/* After a run: fails (VT_INPUT) and names the first operation to blame where a logit, or where
+ * `tokens` any token, is not finite. */
+int vitrun_check_finite(vitrun_context *c, int count, bool tokens, vt_status *st);
+
 /* Prepares the stream for `count` images, runs them; the outputs stay in the context's buffers. */
 int vitrun_run_images(vitrun_context *c, int count, vt_status *st);
 

@@ -3,8 +3,9 @@
  * A model is opened once and then only read; several threads may use one model, each with a context
  * of its own. The library never prints, exits, or keeps global state. Functions that can fail
  * return 0 or -1 (or a pointer or NULL) and fill a vitrun_error; on failure outputs are undefined
- * unless said otherwise. Structures that a caller fills begin with their size, so that later
- * versions can add fields: start from the matching _init function. Strings and arrays that a
+ * unless said otherwise. Structures that a caller fills begin with their size, which must be that of
+ * the library's own version of this header: start from the matching _init function. `err` must not
+ * be NULL. Strings and arrays that a
  * function returns through `const` pointers belong to the handle they came from and live as long.
  *
  *     vitrun_options o;

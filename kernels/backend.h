@@ -3,8 +3,8 @@
  * vt_device  where weights live: immutable after loading, shared by all streams and threads.
  * vt_stream  where one forward pass runs at a time: scratch memory, the sticky error, the profile.
  *
- * Errors are sticky: after a failure each operation does nothing, and vt_finish reports the first.
- * Buffers come from vt_device_alloc, sized before the run; an operation allocates nothing.
+ * Errors are sticky: after a failure each operation does nothing, and finish reports the first.
+ * Buffers come from alloc, sized before the run; an operation allocates nothing.
  * Operations are called through ops.h only, which checks shapes and times them.
  *
  * Types: the residual stream (x) is always fp32. Operands of matrix products (normalised tokens, qkv,
@@ -54,8 +54,8 @@ typedef struct {
     /* ---- the cost model's constants for this device and type (dispatch.h) ---- */
     const struct vt_attn_costs *(*attention_costs)(const vt_device *dev);
 
-    /* ---- streams. `rows`: the most rows that any linear of this stream gets. Prepares (and
-     *      allocates) whatever the products and plans need; bytes says how much that was ---- */
+    /* ---- streams. prepare_... tells of a product or plan that will run; what it needs is allocated
+     *      then, and stream_bytes says how much there is by now ---- */
     vt_stream *(*stream_open)(vt_device *dev, vt_status *st);
     void (*stream_close)(vt_stream *s);
     int (*prepare_linear)(vt_stream *s, const vt_linear *w, size_t rows, vt_dtype x, vt_dtype y,
@@ -110,6 +110,7 @@ struct vt_stream {
 
     /* for ops.c */
     bool preparing; /* operations prepare for their shapes and compute nothing */
+    bool dry;       /* preparing only adds up the memory that it would take, in stream_bytes */
     int images;     /* of the forward in progress */
     int layer;      /* the block in progress, -1 outside */
     bool profiling;

@@ -48,18 +48,17 @@ double vt_attn_predict(const vt_attn_costs *c, vt_attn_kernel kernel, const vt_a
     return 1e-6 * ns * w->images * w->heads / w->threads;
 }
 
-static vt_attn_kernel fastest_sparse(const vt_attn_choice *c)
+vt_attn_kernel vt_attn_fastest_sparse(const double ms[VT_ATTN_KERNELS])
 {
-    return c->ms[VT_ATTN_ROWS] < c->ms[VT_ATTN_TILES] ? VT_ATTN_ROWS : VT_ATTN_TILES;
+    return ms[VT_ATTN_ROWS] < ms[VT_ATTN_TILES] ? VT_ATTN_ROWS : VT_ATTN_TILES;
 }
 
 static int forced(vt_attn_choice *out, const char *name, vt_status *st)
 {
-    out->kernel = fastest_sparse(out);
+    out->kernel = vt_attn_fastest_sparse(out->ms);
     if (strcmp(name, "sparse") && !kernel_by_name(name, &out->kernel))
-        return vt_fail(
-            st, VT_USAGE,
-            "kernel \"%s\" is unknown (expected reference, dense, sparse, tiles or rows)", name);
+        return vt_fail(st, VT_USAGE, "kernel \"%s\" is unknown (expected " VT_ATTN_KERNEL_NAMES ")",
+                       name);
     snprintf(out->reason, sizeof out->reason, "kernel %s was asked for", name);
     return 0;
 }
@@ -67,14 +66,14 @@ static int forced(vt_attn_choice *out, const char *name, vt_status *st)
 static void by_density(vt_attn_choice *out, double density, double threshold)
 {
     bool below = density < threshold;
-    out->kernel = below ? fastest_sparse(out) : VT_ATTN_DENSE;
+    out->kernel = below ? vt_attn_fastest_sparse(out->ms) : VT_ATTN_DENSE;
     snprintf(out->reason, sizeof out->reason, "density %.4g %s threshold %.4g: %s", density,
              below ? "<" : ">=", threshold, below ? "sparse, as the rule says" : "dense");
 }
 
 static void by_cost(vt_attn_choice *out, double density, double threshold)
 {
-    vt_attn_kernel sparse = fastest_sparse(out);
+    vt_attn_kernel sparse = vt_attn_fastest_sparse(out->ms);
     if (density >= threshold) {
         out->kernel = VT_ATTN_DENSE;
         snprintf(out->reason, sizeof out->reason, "density %.4g >= threshold %.4g", density,

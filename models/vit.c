@@ -14,6 +14,13 @@ static vt_mat mat(void *p, vt_dtype type, size_t rows, int cols)
     return (vt_mat){p, type, rows, cols};
 }
 
+/* The memory after m, of a buffer that begins with it. While shapes are only prepared for, buffers
+ * may be absent: hence no arithmetic on pointers. */
+static void *behind(void *buffer, vt_mat m)
+{
+    return (void *)((uintptr_t)buffer + vt_mat_bytes(m));
+}
+
 static void norm(vt_stream *s, const char *name, vt_mat y, vt_mat x, vit_norm n, double eps)
 {
     if (n.gamma)
@@ -52,7 +59,7 @@ static void embed(vt_stream *s, const vit_model *m, const vit_acts *a)
     size_t patches = (size_t)s->images * (size_t)(m->grid_h * m->grid_w);
     vt_mat x = mat(a->x, VT_F32, (size_t)s->images * (size_t)m->tokens, c->width);
     vt_mat embedded = mat(a->wide, VT_F32, patches, c->width);
-    vt_mat cols = mat((char *)a->wide + vt_mat_bytes(embedded), s->dev->dtype, patches, patch);
+    vt_mat cols = mat(behind(a->wide, embedded), s->dev->dtype, patches, patch);
 
     op_patches(s, cols, a->input, c->channels, c->img_h, c->img_w, c->patch_h, c->patch_w);
     op_linear(s, "patch_embed", embedded, cols, m->patch, (vt_epilogue){0});

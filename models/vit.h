@@ -38,22 +38,29 @@ typedef struct {
     vit_block *block;                 /* [layers] */
     vt_linear *head; /* [classes, D]; a distilled model's two heads each carry the half */
     vt_linear *head_dist;
-    uint64_t parameters; /* in the checkpoint's own count */
-    size_t bytes;        /* device memory that the weights take */
+    uint64_t parameters;
+    size_t bytes; /* device memory that the weights take */
 } vit_model;
 
+typedef struct {
+    uint64_t parameters; /* in the checkpoint's own count */
+    size_t bytes;        /* device memory that the weights will take, about */
+    size_t largest;      /* elements of the largest tensor */
+} vit_needs;
+
 /* Checks that the checkpoint holds exactly the tensors that cfg calls for, in their shapes, without
- * reading any: *bytes becomes the memory that they will take, about. */
-int vit_check(const vit_config *cfg, const st_reader *r, const char *path, vt_dtype dtype,
-              size_t *bytes, vt_status *st);
+ * reading any, and says what loading them takes. */
+int vit_check(vit_needs *needs, const vit_config *cfg, const st_reader *r, const char *path,
+              vt_dtype dtype, vt_status *st);
 
 /* Fills cfg, dev and the sizes that follow from cfg; no weights. */
 void vit_shape(vit_model *m, const vit_config *cfg, vt_device *dev);
 
-/* Reads, converts and packs all weights for products of about `images` images a forward, tensor by
- * tensor: never two copies of the weights at a time. On failure *m is left freed. */
+/* Reads, converts and packs all weights of a checkpoint that vit_check found right, for products of
+ * about `images` images a forward, tensor by tensor: never two copies of the weights at a time. On
+ * failure *m is left freed. */
 int vit_load(vit_model *m, const vit_config *cfg, const st_reader *r, const char *path,
-             vt_device *dev, int images, vt_status *st);
+             vt_device *dev, int images, const vit_needs *needs, vt_status *st);
 void vit_free(vit_model *m);
 
 /* How timm resamples a model's position embedding. Bilinear is without antialiasing; CORNERS aligns

@@ -27,8 +27,8 @@ typedef struct {
 
     /* checking */
     const st_tensor **used; /* tensors called for and found */
-    size_t used_count, used_room;
-    char missing[400]; /* the first few absent names */
+    size_t used_count;      /* no name is asked for twice: at most all of the file's */
+    char missing[400];      /* the first few absent names */
     int absent;
     uint64_t parameters;
     size_t bytes;   /* device memory, about */
@@ -100,8 +100,7 @@ static const st_tensor *find(walk *w, const char *name, int rank, const uint64_t
         w->failed = true;
         return NULL;
     }
-    if (w->used_count < w->used_room)
-        w->used[w->used_count++] = t;
+    w->used[w->used_count++] = t;
     w->parameters += t->count;
     w->largest = t->count > w->largest ? (size_t)t->count : w->largest;
     return t;
@@ -391,8 +390,7 @@ static int none_left_over(walk *w)
 
 static int check(walk *w)
 {
-    w->used_room = 32 + 16 * (size_t)w->cfg->layers;
-    w->used = vt_alloc(w->used_room, sizeof *w->used, "tensor list", w->st);
+    w->used = vt_alloc(st_count(w->r), sizeof *w->used, "tensor list", w->st);
     if (!w->used)
         return -1;
     walk_model(w);
@@ -408,13 +406,13 @@ static int check(walk *w)
     return failed;
 }
 
-int vit_check(const vit_config *cfg, const st_reader *r, const char *path, vt_dtype dtype,
-              size_t *bytes, vt_status *st)
+int vit_check(vit_needs *needs, const vit_config *cfg, const st_reader *r, const char *path,
+              vt_dtype dtype, vt_status *st)
 {
     walk w = {.r = r, .path = path, .cfg = cfg, .dtype = dtype, .st = st};
     if (check(&w))
         return -1;
-    *bytes = w.bytes;
+    *needs = (vit_needs){.parameters = w.parameters, .bytes = w.bytes, .largest = w.largest};
     return 0;
 }
 
@@ -445,17 +443,14 @@ void vit_shape(vit_model *m, const vit_config *c, vt_device *dev)
 }
 
 int vit_load(vit_model *m, const vit_config *cfg, const st_reader *r, const char *path,
-             vt_device *dev, int images, vt_status *st)
+             vt_device *dev, int images, const vit_needs *needs, vt_status *st)
 {
-    walk w = {.r = r, .path = path, .cfg = cfg, .dtype = dev->dtype, .st = st};
+    walk w = {.r = r, .path = path, .cfg = cfg, .dtype = dev->dtype, .st = st, .dev = dev, .m = m};
     vit_shape(m, cfg, dev);
-    if (check(&w))
-        return -1;
-    w.dev = dev;
-    w.m = m;
     w.loading = true;
+    w.largest = needs->largest;
     w.rows = (size_t)images * (size_t)m->tokens;
-    m->parameters = w.parameters;
+    m->parameters = needs->parameters;
     m->block = vt_alloc((size_t)cfg->layers, sizeof *m->block, "blocks", st);
     if (!m->block || stages(&w))
         w.failed = true;

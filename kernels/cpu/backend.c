@@ -122,9 +122,9 @@ int vt_cpu_need_scratch(vt_stream *stream, size_t bytes, const char *what, vt_st
     if (bytes <= s->scratch_bytes)
         return 0;
     vt_free(s->scratch);
+    s->scratch = NULL;
     s->scratch_bytes = 0;
-    s->scratch = vt_alloc(bytes, 1, what, st);
-    if (!s->scratch)
+    if (!stream->dry && !(s->scratch = vt_alloc(bytes, 1, what, st)))
         return -1;
     s->scratch_bytes = bytes;
     return 0;
@@ -146,7 +146,7 @@ static void cpu_norm(vt_stream *s, vt_mat y, vt_mat x, const float *gamma, const
     const vt_isa *isa = vt_cpu(s)->isa;
     size_t y_bytes = (size_t)y.cols * vt_dtype_bytes(y.type);
     size_t x_bytes = (size_t)x.cols * vt_dtype_bytes(x.type);
-#pragma omp parallel for schedule(static) num_threads(s->dev->threads)
+#pragma omp parallel for schedule(static) num_threads(vt_team(s, x))
     for (size_t r = 0; r < x.rows; r++)
         isa->norm_row((char *)y.p + r * y_bytes, y.type, (const char *)x.p + r * x_bytes, x.type,
                       x.cols, gamma, beta, eps);
@@ -158,7 +158,7 @@ static void cpu_qk_norm(vt_stream *s, vt_mat qkv, int heads, int head_dim, const
     const vt_isa *isa = vt_cpu(s)->isa;
     size_t head_bytes = (size_t)head_dim * vt_dtype_bytes(qkv.type);
     size_t row_bytes = 3 * (size_t)heads * head_bytes;
-#pragma omp parallel for schedule(static) num_threads(s->dev->threads)
+#pragma omp parallel for schedule(static) num_threads(vt_team(s, qkv))
     for (size_t r = 0; r < qkv.rows; r++)
         for (int h = 0; h < 2 * heads; h++) {
             char *p = (char *)qkv.p + r * row_bytes + (size_t)h * head_bytes;

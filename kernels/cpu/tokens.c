@@ -22,7 +22,7 @@ void vt_cpu_patches(vt_stream *s, vt_mat cols, const float *images, int channels
     int strips = (int)(cols.rows / (size_t)grid_w); /* rows of patches, over all images */
     size_t type = vt_dtype_bytes(cols.type), row_bytes = (size_t)cols.cols * type;
     size_t plane = (size_t)height * (size_t)width, run = (size_t)patch_w * type;
-#pragma omp parallel for schedule(static) num_threads(s->dev->threads)
+#pragma omp parallel for schedule(static) num_threads(vt_team(s, cols))
     for (int strip = 0; strip < strips; strip++) {
         const float *image = images + (size_t)(strip / grid_h) * (size_t)channels * plane;
         size_t top = (size_t)(strip % grid_h) * (size_t)patch_h;
@@ -42,7 +42,7 @@ void vt_cpu_tokens(vt_stream *s, vt_mat x, vt_mat patches, const float *prefix, 
 {
     size_t width = (size_t)x.cols;
     long total = (long)x.rows, tokens = total / s->images, grid = tokens - prefix_tokens;
-#pragma omp parallel for schedule(static) num_threads(s->dev->threads)
+#pragma omp parallel for schedule(static) num_threads(vt_team(s, x))
     for (long row = 0; row < total; row++) {
         long image = row / tokens, t = row % tokens - prefix_tokens;
         float *to = (float *)x.p + (size_t)row * width;
@@ -59,7 +59,7 @@ void vt_cpu_tokens(vt_stream *s, vt_mat x, vt_mat patches, const float *prefix, 
 void vt_cpu_cast(vt_stream *s, vt_mat y, vt_mat x)
 {
     size_t n = y.rows * (size_t)y.cols;
-#pragma omp parallel for schedule(static) num_threads(s->dev->threads)
+#pragma omp parallel for schedule(static) num_threads(vt_team(s, x))
     for (size_t i = 0; i < n; i++) {
         float v =
             x.type == VT_F32 ? ((const float *)x.p)[i] : vt_bf16_to_f32(((const uint16_t *)x.p)[i]);
@@ -91,7 +91,7 @@ static void pool_columns(float *y, const float *x, int tokens, size_t width, int
 void vt_cpu_pool(vt_stream *s, vt_mat y, vt_mat x, int tokens, vt_pool how, int first)
 {
     size_t width = (size_t)x.cols;
-#pragma omp parallel for schedule(static) num_threads(s->dev->threads)
+#pragma omp parallel for schedule(static) num_threads(vt_team(s, x))
     for (size_t b = 0; b < y.rows; b++) {
         float *to = (float *)y.p + b * width;
         const float *from = (const float *)x.p + (b * (size_t)tokens + (size_t)first) * width;

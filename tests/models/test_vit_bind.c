@@ -98,8 +98,11 @@ static uint64_t load(const st_entry *e, size_t n, const vit_config *cfg, vt_stat
     assert_non_null(dev);
     vit_model m;
     uint64_t parameters = 0;
-    if (vit_load(&m, cfg, r, "w.safetensors", dev, 1, st) == 0) {
+    vit_needs needs;
+    if (vit_check(&needs, cfg, r, "w.safetensors", VT_F32, st) == 0 &&
+        vit_load(&m, cfg, r, "w.safetensors", dev, 1, &needs, st) == 0) {
         parameters = m.parameters;
+        assert_int_equal(parameters, needs.parameters);
         assert_int_equal(m.tokens, 7);
         assert_true(m.bytes >= 4 * parameters - 4 * D); /* LayerScale is folded away */
         vit_free(&m);
