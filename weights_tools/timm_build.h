@@ -72,6 +72,9 @@ int timm_bad(timm_build *b, const char *where, const char *fmt, ...) VT_PRINTF(3
 /* timm's preprocessing where a pretrained_cfg is silent. */
 vt_preprocess timm_default_preprocess(void);
 
+/* The document's pretrained_cfg; NULL where it has none or null. */
+json_t *timm_pretrained(json_t *doc);
+
 /* Applies a config.json: its model_args (unless `args` is false), pretrained_cfg and root. */
 int timm_apply_document(timm_build *b, json_t *doc, bool args);
 

@@ -14,7 +14,12 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { CONFIG_LIMIT = 64 << 20, LABELS_LIMIT = 64 << 20, LARGEST_IMAGE = 1 << 16 };
+enum {
+    CONFIG_LIMIT = 64 << 20,
+    LABELS_LIMIT = 64 << 20,
+    LARGEST_IMAGE = 1 << 16,
+    MOST_TOKENS = 1 << 20
+};
 
 #define GENERIC "vision_transformer"
 
@@ -260,8 +265,7 @@ static int choose_arch(timm_build *b, const sources *s, const timm_options *opt,
     if (find_arch(&chosen, source, code, &arch, st))
         return -1;
     json_t *doc = opt->arch ? NULL : *config.name ? s->config : s->file;
-    if (arch && *chosen.tag && !timm_tag_find(arch->name, chosen.tag) &&
-        !json_object_get(doc, "pretrained_cfg"))
+    if (arch && *chosen.tag && !timm_tag_find(arch->name, chosen.tag) && !timm_pretrained(doc))
         return vt_fail(st, code, "%s: %s has no known tag \"%s\", and no pretrained_cfg", source,
                        arch->name, chosen.tag);
     *file_args = !*file.name || strcmp(file.name, chosen.name) == 0;
@@ -346,6 +350,12 @@ static int clash(timm_build *b, const sources *s, fact_id one, fact_id other, co
     return vt_fail(b->st, o == VT_FROM_OPTION ? VT_USAGE : VT_INPUT, "%s: %s", source, text);
 }
 
+static bool too_many_tokens(const vit_config *v, int h, int w)
+{
+    int64_t patches = (int64_t)(h / v->patch_h) * (w / v->patch_w);
+    return patches + v->class_token + v->dist_token + v->reg_tokens > MOST_TOKENS;
+}
+
 /* A model's own size may leave a rest at the right and below, which the convolution skips (384 with
  * patches of 14); a size that is asked for may not. */
 static int check_sizes(timm_build *b, const sources *s)
@@ -365,12 +375,33 @@ static int check_sizes(timm_build *b, const sources *s)
         v->img_w < v->patch_w)
         return clash(b, s, FACT_IMG_SIZE, FACT_PATCH_SIZE,
                      "image size %d is smaller than a patch of %d", v->img_h, v->patch_h);
+    if (too_many_tokens(v, v->img_h, v->img_w))
+        return clash(b, s, FACT_IMG_SIZE, FACT_PATCH_SIZE,
+                     "image size %dx%d makes more than 1048576 tokens", v->img_h, v->img_w);
+    if (too_many_tokens(v, v->saved_h, v->saved_w))
+        return clash(b, s, FACT_SAVED_SIZE, FACT_PATCH_SIZE,
+                     "saved image size %dx%d makes more than 1048576 tokens", v->saved_h,
+                     v->saved_w);
     return 0;
+}
+
+/* No tensor's shape shows the heads: a model without a name that is not timm's default one must say
+ * how many. */
+static int check_heads_told(timm_build *b, const sources *s)
+{
+    if (b->from[FACT_NUM_HEADS] != VT_FROM_DEFAULT || b->from[FACT_EMBED_DIM] == VT_FROM_DEFAULT)
+        return 0;
+    return vt_fail(b->st, VT_USAGE,
+                   "%s: nothing tells num_heads of this " GENERIC
+                   ", and shapes cannot (give --set num_heads=N, or num_heads in model_args)",
+                   s->weights);
 }
 
 static int check(timm_build *b, const sources *s)
 {
     const vit_config *v = &b->vit;
+    if (check_heads_told(b, s))
+        return -1;
     if (v->channels != 1 && v->channels != 3)
         return clash(b, s, FACT_IN_CHANS, FACT_IN_CHANS,
                      "in_chans is %d: images of 1 or 3 channels are supported", v->channels, 0);
@@ -472,7 +503,8 @@ static int labels_from_file(timm_config *c, const char *path, vt_status *st)
     char *s = vt_file_text(path, LABELS_LIMIT, &n, st);
     if (!s)
         return -1;
-    int rc = labels_from_lines(c, path, s, n, st);
+    size_t mark = n >= 3 && memcmp(s, "\xef\xbb\xbf", 3) == 0 ? 3 : 0; /* of the byte order */
+    int rc = labels_from_lines(c, path, s + mark, n - mark, st);
     vt_free(s);
     return rc;
 }

@@ -504,11 +504,17 @@ vt_preprocess timm_default_preprocess(void)
                            .std = {0.229, 0.224, 0.225}};
 }
 
+json_t *timm_pretrained(json_t *doc)
+{
+    json_t *cfg = json_object_get(doc, "pretrained_cfg");
+    return json_is_null(cfg) ? NULL : cfg;
+}
+
 /* A pretrained_cfg, or the root of a document of the older kind that has none. The first one sets
  * what it is silent about to timm's defaults. */
 static int apply_pretrained(timm_build *b, json_t *doc)
 {
-    json_t *cfg = json_object_get(doc, "pretrained_cfg");
+    json_t *cfg = timm_pretrained(doc);
     bool speaks = cfg != NULL;
     if (!cfg)
         cfg = doc;
@@ -541,7 +547,7 @@ static int take_labels(timm_build *b, json_t *v)
 
 int timm_apply_document(timm_build *b, json_t *doc, bool args)
 {
-    json_t *cfg = json_object_get(doc, "pretrained_cfg");
+    json_t *cfg = timm_pretrained(doc);
     if (cfg && !json_is_object(cfg))
         return unexpected(b, "pretrained_cfg", "an object", cfg);
     if (check_strays(b, doc, true) || (cfg && check_strays(b, cfg, false)) ||

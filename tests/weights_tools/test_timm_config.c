@@ -247,6 +247,22 @@ static void a_nameless_model_is_described_by_its_arguments(void **state)
     assert_true(v->norm_eps == 1e-6 && v->act == VT_ACT_GELU && v->classes == 1000);
 }
 
+static void the_heads_of_a_nameless_model_are_not_guessed(void **state)
+{
+    (void)state;
+    put_weights(0, 0, NULL);
+    put_config("{\"architecture\":\"vision_transformer\",\"model_args\":{\"embed_dim\":384}}");
+    refused(&(timm_options){0}, VT_USAGE, "nothing tells num_heads");
+    assert_non_null(strstr(status.text, "--set num_heads=N"));
+    assert_int_equal(load_set("num_heads=6")->vit.heads, 6);
+    put_config("{\"architecture\":\"vision_transformer\",\"model_args\":{\"depth\":3}}");
+    assert_int_equal(load(NULL)->vit.heads, 12); /* timm's own model, but for its depth */
+    const char *set = "embed_dim=96";
+    refused(&(timm_options){.set = &set, .sets = 1}, VT_USAGE, "nothing tells num_heads");
+    put_config("{\"architecture\":\"vit_base_patch16_224\"}");
+    assert_int_equal(load_set("embed_dim=96")->vit.heads, 12); /* the architecture's */
+}
+
 static void every_argument_arrives(void **state)
 {
     (void)state;
@@ -321,6 +337,23 @@ static void sizes_of_saving_and_running_are_kept_apart(void **state)
     assert_int_equal(c->vit.img_h, 384);
 }
 
+static void sizes_that_make_too_many_tokens_are_refused(void **state)
+{
+    (void)state;
+    put_weights(0, 0, NULL);
+    put_config("{\"architecture\":\"vision_transformer\",\"model_args\":{\"img_size\":65536,"
+               "\"patch_size\":1}}");
+    refused(&(timm_options){0}, VT_INPUT,
+            "config.json: image size 65536x65536 makes more than 1048576 tokens");
+    refused(&(timm_options){.img_h = 32, .img_w = 32}, VT_INPUT,
+            "config.json: saved image size 65536x65536 makes more than 1048576 tokens");
+    put_config("{\"architecture\":\"vision_transformer\",\"model_args\":{\"img_size\":32,"
+               "\"patch_size\":1}}");
+    refused(&(timm_options){.img_h = 1024, .img_w = 1024}, VT_USAGE, /* and the class token */
+            "image size 1024x1024 makes more than 1048576 tokens");
+    assert_int_equal(load(&(timm_options){.img_h = 1024, .img_w = 1023})->vit.img_w, 1023);
+}
+
 static void input_size_counts_where_the_model_was_built_for_it(void **state)
 {
     (void)state;
@@ -365,6 +398,17 @@ static void a_silent_pretrained_cfg_means_timms_defaults(void **state)
     assert_true(p->interpolation == VT_INTERP_BICUBIC && p->crop_mode == VT_CROP_CENTER);
     assert_int_equal(origin("mean"), VT_FROM_DEFAULT);
     assert_int_equal(loaded.vit.classes, 5);
+}
+
+static void a_null_pretrained_cfg_is_none(void **state)
+{
+    (void)state;
+    put_weights(0, 0, NULL);
+    put_config("{\"architecture\":\"vit_base_patch16_224\",\"pretrained_cfg\":null}");
+    assert_true(load(NULL)->pre.crop_pct == 0.9);
+    assert_int_equal(origin("mean"), VT_FROM_ARCH);
+    put_config("{\"architecture\":\"vit_base_patch16_224.mine\",\"pretrained_cfg\":null}");
+    refused(&(timm_options){0}, VT_INPUT, "has no known tag \"mine\"");
 }
 
 static void preprocessing_is_read_in_both_layouts(void **state)
@@ -541,6 +585,8 @@ static void names_come_from_option_document_or_imagenet(void **state)
     assert_int_equal(origin("label_names"), VT_FROM_OPTION);
     put_text(labels_path, "one\ntwo\n");
     assert_string_equal(load(&(timm_options){.labels = labels_path})->label[1], "two");
+    put_text(labels_path, "\xef\xbb\xbfone\ntwo\n"); /* with a byte order mark */
+    assert_string_equal(load(&(timm_options){.labels = labels_path})->label[0], "one");
 }
 
 static void label_files_must_fit(void **state)
@@ -627,12 +673,15 @@ int main(void)
         cmocka_unit_test(a_name_may_be_spelled_as_on_the_hub),
         cmocka_unit_test(unknown_and_unsupported_architectures_are_refused),
         cmocka_unit_test(a_nameless_model_is_described_by_its_arguments),
+        cmocka_unit_test(the_heads_of_a_nameless_model_are_not_guessed),
         cmocka_unit_test(every_argument_arrives),
         cmocka_unit_test(the_norm_goes_where_the_pooling_asks_for_it),
         cmocka_unit_test(hidden_is_width_times_ratio_cut),
         cmocka_unit_test(sizes_of_saving_and_running_are_kept_apart),
+        cmocka_unit_test(sizes_that_make_too_many_tokens_are_refused),
         cmocka_unit_test(input_size_counts_where_the_model_was_built_for_it),
         cmocka_unit_test(a_silent_pretrained_cfg_means_timms_defaults),
+        cmocka_unit_test(a_null_pretrained_cfg_is_none),
         cmocka_unit_test(preprocessing_is_read_in_both_layouts),
         cmocka_unit_test(set_takes_the_usual_spellings),
         cmocka_unit_test(bad_settings_are_usage_errors),
