@@ -388,6 +388,34 @@ static int none_left_over(walk *w)
     return 0;
 }
 
+/* Wrapped models save "module.patch_embed.proj.weight" and the like: the length of what stands before
+ * the name of a tensor that every model has, 0 where nothing does. */
+static int foreign_prefix(const walk *w, const char **name)
+{
+    static const char known[] = ".patch_embed.proj.weight";
+    for (size_t i = 0; i < st_count(w->r) && !st_find(w->r, known + 1); i++) {
+        *name = st_at(w->r, i)->name;
+        size_t n = strlen(*name), m = strlen(known);
+        if (n > m && strcmp(*name + n - m, known) == 0)
+            return (int)(n - m) + 1;
+    }
+    return 0;
+}
+
+static int fail_missing(const walk *w)
+{
+    const char *name = "", *more = w->absent > SHOWN ? ", ..." : "";
+    int prefix = foreign_prefix(w, &name);
+    if (prefix)
+        return vt_fail(w->st, VT_INPUT,
+                       "%s: the names of its tensors begin with \"%.*s\", which vitrun does not "
+                       "strip (expected %s%s)",
+                       w->path, prefix < 80 ? prefix : 80, name, w->missing, more);
+    return vt_fail(w->st, VT_INPUT, "%s: %d tensor%s of %s %s missing: %s%s", w->path, w->absent,
+                   w->absent == 1 ? "" : "s", w->cfg->architecture, w->absent == 1 ? "is" : "are",
+                   w->missing, more);
+}
+
 static int check(walk *w)
 {
     w->used = vt_alloc(st_count(w->r), sizeof *w->used, "tensor list", w->st);
@@ -396,9 +424,7 @@ static int check(walk *w)
     walk_model(w);
     int failed = w->failed ? -1 : 0;
     if (!failed && w->absent)
-        failed =
-            vt_fail(w->st, VT_INPUT, "%s: %d tensors of %s are missing: %s%s", w->path, w->absent,
-                    w->cfg->architecture, w->missing, w->absent > SHOWN ? ", ..." : "");
+        failed = fail_missing(w);
     if (!failed)
         failed = none_left_over(w);
     vt_free(w->used);

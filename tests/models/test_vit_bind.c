@@ -159,7 +159,26 @@ static void each_absent_tensor_is_named(void **state)
             if (i != gone)
                 e[k++] = all[i];
         must_fail(e, k, &tiny, all[gone].name);
-        must_fail(e, k, &tiny, "missing");
+        must_fail(e, k, &tiny, "1 tensor of vision_transformer is missing");
+    }
+}
+
+static void names_of_a_wrapped_model_are_recognised(void **state)
+{
+    (void)state;
+    static const char *const prefixes[] = {"module.", "_orig_mod.", "visual.trunk."};
+    static char names[ROOM][64];
+    st_entry e[ROOM];
+    for (int p = 0; p < 3; p++) {
+        char text[64];
+        size_t n = tensors(e);
+        for (size_t i = 0; i < n; i++) {
+            snprintf(names[i], sizeof names[i], "%s%s", prefixes[p], e[i].name);
+            e[i].name = names[i];
+        }
+        snprintf(text, sizeof text, "begin with \"%s\"", prefixes[p]);
+        must_fail(e, n, &tiny, text);
+        must_fail(e, n, &tiny, "expected \"patch_embed.proj.weight\", ");
     }
 }
 
@@ -247,6 +266,7 @@ int main(void)
         cmocka_unit_test(a_fitting_checkpoint_loads),
         cmocka_unit_test(a_flat_patch_kernel_is_taken_too),
         cmocka_unit_test(each_absent_tensor_is_named),
+        cmocka_unit_test(names_of_a_wrapped_model_are_recognised),
         cmocka_unit_test(each_wrong_shape_shows_both_sides),
         cmocka_unit_test(foreign_tensors_are_refused_but_not_what_timm_drops),
         cmocka_unit_test(switches_call_for_their_tensors),
