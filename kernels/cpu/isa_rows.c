@@ -22,6 +22,12 @@ static uint32_t key_at(const vt_csr *c, uint32_t i)
     return c->key16 ? c->key16[i] : c->key32[i];
 }
 
+VT_INLINE void fetch(const void *row, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i += 64)
+        __builtin_prefetch((const char *)row + i);
+}
+
 /* Row `token` of base as floats, then zeros. */
 VT_INLINE void widen_row(const work *w, float *to, const void *base, int token, vt_dtype type)
 {
@@ -37,7 +43,13 @@ VT_INLINE void widen_row(const work *w, float *to, const void *base, int token, 
 
 VT_INLINE void widen_keys(const work *w, vt_dtype type)
 {
+    size_t size = vt_dtype_bytes(type), row = w->it->row * size;
+    size_t bytes = (size_t)w->it->head_dim * size;
     for (int t = 0; t < w->it->tokens; t++) {
+        if (t + AHEAD < w->it->tokens) { /* rows lie too far apart for the machine to foresee */
+            fetch((const char *)w->it->k + (size_t)(t + AHEAD) * row, bytes);
+            fetch((const char *)w->it->v + (size_t)(t + AHEAD) * row, bytes);
+        }
         widen_row(w, w->k + (size_t)t * w->stride, w->it->k, t, type);
         widen_row(w, w->v + (size_t)t * w->stride, w->it->v, t, type);
     }
@@ -45,6 +57,7 @@ VT_INLINE void widen_keys(const work *w, vt_dtype type)
 
 /* ---- VL dot products at once ---- */
 
+/* The scores of VL keys. */
 VT_INLINE vf dots(const work *w, const float *const *key)
 {
     vf a[VL];
@@ -60,12 +73,6 @@ VT_INLINE vf dots(const work *w, const float *const *key)
     return v_reduce_each(a, true);
 }
 
-VT_INLINE void fetch(const float *row, size_t n)
-{
-    for (size_t i = 0; i < n; i += 16)
-        __builtin_prefetch(row + i);
-}
-
 /* Scores of keys first .. last - 1 of the list; what remains of the last vector is -inf. The
  * greatest is returned. */
 static float score_keys(const work *w, uint32_t first, uint32_t last)
@@ -78,7 +85,7 @@ static float score_keys(const work *w, uint32_t first, uint32_t last)
             uint32_t at = i + j < last ? i + j : last - 1;
             key[j] = w->k + key_at(c, at) * w->stride;
             if (at + AHEAD < last)
-                fetch(w->k + key_at(c, at + AHEAD) * w->stride, w->stride);
+                fetch(w->k + key_at(c, at + AHEAD) * w->stride, w->stride * sizeof(float));
         }
         vf s = dots(w, key);
         float *to = w->s + (i - first);
@@ -114,7 +121,8 @@ VT_INLINE void weigh(const work *w, uint32_t first, uint32_t last, size_t column
         const float *v = w->v + key_at(c, j) * w->stride + column;
         vf p = v_splat(w->s[j - first]);
         if (j + AHEAD < last)
-            fetch(w->v + key_at(c, j + AHEAD) * w->stride + column, (size_t)(vectors * VL));
+            fetch(w->v + key_at(c, j + AHEAD) * w->stride + column,
+                  (size_t)(vectors * VL) * sizeof(float));
         V_UNROLL
         for (int i = 0; i < vectors; i++)
             a[i] += p * v_load(v + i * VL);
