@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "engine/image/image.h"
+#include "weights_tools/file.h"
 #include "weights_tools/whole_file.h"
 
 /* ---- pictures ---- */
@@ -60,12 +61,6 @@ int vitrun_preprocess(const vitrun_model *m, const vitrun_image *image, float *o
 
 /* ---- arrays: .npy (NumPy format 1.0, little-endian fp32, C order) or .safetensors ---- */
 
-static bool ends_with(const char *path, const char *ending)
-{
-    size_t n = strlen(path), e = strlen(ending);
-    return n >= e && !strcmp(path + n - e, ending);
-}
-
 /* Header: magic, version, length, then a dictionary padded so that the data begins at 64. */
 static size_t npy_header(char out[256], const uint64_t *shape, int rank)
 {
@@ -109,9 +104,9 @@ int vitrun_save_f32(const char *path, const char *name, const float *data, const
         if (!vt_mul(count, shape[i], &count))
             failed = vt_fail(&st, VT_USAGE, "%s: shape overflows", path);
     }
-    if (!failed && ends_with(path, ".npy"))
+    if (!failed && vt_ends_with(path, ".npy"))
         failed = npy_write(path, data, shape, rank, count, &st);
-    else if (!failed && ends_with(path, ".safetensors"))
+    else if (!failed && vt_ends_with(path, ".safetensors"))
         failed = st_write(path, &e, 1, &st);
     else if (!failed)
         failed =

@@ -106,6 +106,12 @@ char *vt_file_text(const char *path, size_t limit, size_t *bytes, vt_status *st)
     return text;
 }
 
+bool vt_ends_with(const char *path, const char *ending)
+{
+    size_t n = strlen(path), m = strlen(ending);
+    return n >= m && strcmp(path + n - m, ending) == 0;
+}
+
 char *vt_file_join(const char *folder, const char *name, vt_status *st)
 {
     size_t size = strlen(folder) + strlen(name) + 2;

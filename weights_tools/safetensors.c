@@ -154,16 +154,10 @@ static int gather(st_reader *r, vt_status *st)
 
 /* ---- folders and shards ---- */
 
-static bool ends_with(const char *s, const char *end)
-{
-    size_t n = strlen(s), m = strlen(end);
-    return n >= m && strcmp(s + n - m, end) == 0;
-}
-
 /* A shard is a file of the index's own folder. */
 static bool plain_name(const char *name)
 {
-    return *name && *name != '.' && !strchr(name, '/') && ends_with(name, ".safetensors");
+    return *name && *name != '.' && !strchr(name, '/') && vt_ends_with(name, ".safetensors");
 }
 
 static int compare_text(const void *a, const void *b)
@@ -267,9 +261,9 @@ static int nothing_there(const char *folder, vt_status *st)
     char other[256] = "", pickle[256] = "";
     DIR *d = opendir(folder);
     for (struct dirent *e; d && (e = readdir(d));) {
-        if (ends_with(e->d_name, ".safetensors") && (!*other || strcmp(e->d_name, other) < 0))
+        if (vt_ends_with(e->d_name, ".safetensors") && (!*other || strcmp(e->d_name, other) < 0))
             snprintf(other, sizeof other, "%s", e->d_name);
-        else if ((ends_with(e->d_name, ".bin") || ends_with(e->d_name, ".pth")) && !*pickle)
+        else if ((vt_ends_with(e->d_name, ".bin") || vt_ends_with(e->d_name, ".pth")) && !*pickle)
             snprintf(pickle, sizeof pickle, "%s", e->d_name);
     }
     if (d)
@@ -339,7 +333,7 @@ st_reader *st_open(const char *path, vt_status *st)
         char *copy;
         if (folder)
             rc = open_folder(r, path, st);
-        else if (ends_with(path, ".safetensors.index.json"))
+        else if (vt_ends_with(path, ".safetensors.index.json"))
             rc = open_index_file(r, path, st);
         else if ((copy = vt_strdup(path, st)))
             rc = open_one(r, copy, st);
