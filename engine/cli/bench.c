@@ -40,14 +40,8 @@ static uint8_t noise(uint32_t *state)
 
 static int prepare_slot(const workload *w, float *slot, vitrun_error *err)
 {
-    vitrun_image image = {0};
-    if (!w->path)
-        return vitrun_preprocess(w->model, &w->synthetic, slot, err);
-    if (vitrun_image_load(&image, w->path, err) != 0)
-        return -1;
-    int bad = vitrun_preprocess(w->model, &image, slot, err);
-    vitrun_image_free(&image);
-    return bad;
+    return w->path ? vte_image_read(w->model, w->path, slot, err)
+                   : vitrun_preprocess(w->model, &w->synthetic, slot, err);
 }
 
 static int prepare(const workload *w, vitrun_error *err)
@@ -257,7 +251,7 @@ static int check_options(const cli_options *o, vitrun_error *err)
     if (o->grid.h)
         return vte_fail(err, VITRUN_USAGE, "--grid needs --attention (the weights know their own)");
     if (o->images.count && strcmp(o->images.item[0], "-") == 0)
-        return vte_fail(err, VITRUN_USAGE, "vitrun bench reads its IMAGE often: it must be a file");
+        return vte_fail(err, VITRUN_USAGE, "bench reads its IMAGE often: it must be a file");
     return 0;
 }
 

@@ -57,11 +57,7 @@ static int check_options(const cli_options *o, vitrun_error *err)
         int given;
         const char *name;
     } model_only[] = {
-        {o->weights != NULL, "--weights"},
-        {o->config != NULL, "--config"},
-        {o->arch != NULL, "--arch"},
-        {o->set.count > 0, "--set"},
-        {o->img_size.h > 0, "--img-size"},
+        {cli_model_option(o) != NULL, cli_model_option(o)},
         {o->mask_config != NULL, "--mask-config"},
         {o->density_threshold >= 0, "--density-threshold"},
         {o->dispatch != NULL, "--dispatch"},
@@ -191,44 +187,50 @@ static double ratio(const duel *d, const timed_kernel *k)
     return -1;
 }
 
-static void print_json(const duel *d, cli_io *io)
+static json_t *shape_json(const duel *d)
 {
     const vitrun_layer *l = d->layer;
-    json_t *attention = cli_object();
-    cli_set(attention, "heads", cli_integer((uint64_t)d->shape.heads));
-    cli_set(attention, "tokens", cli_integer((uint64_t)d->shape.tokens));
-    cli_set(attention, "prefix_tokens",
-            cli_integer((uint64_t)vitrun_attention_prefix(d->attention)));
-    cli_set(attention, "head_dim", cli_integer((uint64_t)d->shape.head_dim));
-    cli_set(attention, "batch", cli_integer((uint64_t)d->shape.batch));
-    cli_set(attention, "mask", cli_text(l->mask));
-    cli_set(attention, "nnz", cli_integer((uint64_t)l->nnz));
-    cli_set(attention, "density", cli_real(l->density));
-    cli_set(attention, "kernel", cli_text(l->kernel));
-    cli_set(attention, "reason", cli_text(l->reason));
+    json_t *shape = cli_object();
+    cli_set(shape, "heads", cli_integer((uint64_t)d->shape.heads));
+    cli_set(shape, "tokens", cli_integer((uint64_t)d->shape.tokens));
+    cli_set(shape, "prefix_tokens", cli_integer((uint64_t)vitrun_attention_prefix(d->attention)));
+    cli_set(shape, "head_dim", cli_integer((uint64_t)d->shape.head_dim));
+    cli_set(shape, "batch", cli_integer((uint64_t)d->shape.batch));
+    cli_set(shape, "mask", cli_text(l->mask));
+    cli_set(shape, "nnz", cli_integer((uint64_t)l->nnz));
+    cli_set(shape, "density", cli_real(l->density));
+    cli_set(shape, "kernel", cli_text(l->kernel));
+    cli_set(shape, "reason", cli_text(l->reason));
+    return shape;
+}
+
+static json_t *kernel_json(const duel *d, const timed_kernel *k)
+{
+    double r = ratio(d, k);
+    json_t *kernel = cli_object();
+    cli_set(kernel, "kernel", cli_text(k->name));
+    cli_set(kernel, "runs", cli_integer((uint64_t)k->spread.count));
+    cli_set(kernel, "median_ms", cli_real(k->spread.median));
+    cli_set(kernel, "min_ms", cli_real(k->spread.min));
+    cli_set(kernel, "p90_ms", cli_real(k->spread.p90));
+    cli_set(kernel, "ratio_to_dense", r < 0 ? json_null() : cli_real(r));
+    cli_set(kernel, "predicted_ms", k->predicted_ms < 0 ? json_null() : cli_real(k->predicted_ms));
+    cli_set(kernel, "mask_bytes", cli_integer(k->mask_bytes));
+    cli_set(kernel, "work_bytes", cli_integer(k->work_bytes));
+    return kernel;
+}
+
+static void print_json(const duel *d, cli_io *io)
+{
     cli_json_begin(io);
     cli_json_put(io, "vitrun", cli_text(vitrun_version()));
     cli_json_put(io, "device", cli_text("cpu")); /* the only one that opens */
     cli_json_put(io, "dtype", cli_text(d->shape.dtype));
     cli_json_put(io, "threads", cli_integer((uint64_t)d->shape.threads));
-    cli_json_put(io, "attention", attention);
+    cli_json_put(io, "attention", shape_json(d));
     cli_json_array(io, "kernels");
-    for (int i = 0; i < d->kernels; i++) {
-        const timed_kernel *k = &d->kernel[i];
-        double r = ratio(d, k);
-        json_t *entry = cli_object();
-        cli_set(entry, "kernel", cli_text(k->name));
-        cli_set(entry, "runs", cli_integer((uint64_t)k->spread.count));
-        cli_set(entry, "median_ms", cli_real(k->spread.median));
-        cli_set(entry, "min_ms", cli_real(k->spread.min));
-        cli_set(entry, "p90_ms", cli_real(k->spread.p90));
-        cli_set(entry, "ratio_to_dense", r < 0 ? json_null() : cli_real(r));
-        cli_set(entry, "predicted_ms",
-                k->predicted_ms < 0 ? json_null() : cli_real(k->predicted_ms));
-        cli_set(entry, "mask_bytes", cli_integer(k->mask_bytes));
-        cli_set(entry, "work_bytes", cli_integer(k->work_bytes));
-        cli_json_element(io, entry);
-    }
+    for (int i = 0; i < d->kernels; i++)
+        cli_json_element(io, kernel_json(d, &d->kernel[i]));
     cli_json_array_end(io);
     cli_json_end(io);
 }

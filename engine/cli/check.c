@@ -69,17 +69,12 @@ static int report(const cli_options *o, const vitrun_check *check, const vitrun_
 static int check_image(const cli_options *o, const vitrun_model *model, vitrun_context *context,
                        cli_io *io, vitrun_error *err)
 {
-    vitrun_image image = {0};
-    if (vitrun_image_load(&image, o->images.item[0], err) != 0)
-        return -1;
-    int status = vitrun_preprocess(model, &image, vitrun_context_input(context), err);
-    vitrun_image_free(&image);
-    if (status != 0)
+    if (vte_image_read(model, o->images.item[0], vitrun_context_input(context), err) != 0)
         return -1;
     vitrun_check *check = vitrun_check_run(context, 1, err);
     if (!check)
         return -1;
-    status = report(o, check, vitrun_info_get(model), io, err);
+    int status = report(o, check, vitrun_info_get(model), io, err);
     vitrun_check_free(check);
     return status;
 }
@@ -87,7 +82,7 @@ static int check_image(const cli_options *o, const vitrun_model *model, vitrun_c
 int cmd_check(const cli_options *o, cli_io *io, vitrun_error *err)
 {
     if (o->weights && o->images.count == 0)
-        return vte_fail(err, VITRUN_USAGE, "vitrun check needs one IMAGE");
+        return vte_fail(err, VITRUN_USAGE, "check needs one IMAGE");
     vitrun_model *model = cli_open(o, 1, io, err);
     if (!model)
         return -1;

@@ -117,6 +117,9 @@ int cli_threads(const cli_options *o); /* --threads, else the cores that this pr
 int cli_parse_int(const char *text, long min, long max, int *out);
 int cli_parse_size(const char *text, int square, cli_size *out);
 
+/* Of the options that say what the model is, one that was given; NULL where none was. */
+const char *cli_model_option(const cli_options *o);
+
 /* The candidate nearest to `text`, or NULL where none is near. */
 const char *cli_nearest(const char *text, const char *const *candidates, int count);
 
@@ -208,6 +211,8 @@ typedef struct {
     vte_file *file;
     size_t count;
 } cli_files;
+
+int cli_ends_with(const char *path, const char *ending);
 
 /* Folders become their files in bytewise order; errors of folders become bad files. -1: usage. */
 int cli_files_open(cli_files *files, const cli_list *arguments, vitrun_error *err);

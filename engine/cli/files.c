@@ -7,6 +7,12 @@
 
 #include "engine/cli/cli.h"
 
+int cli_ends_with(const char *path, const char *ending)
+{
+    size_t n = strlen(path), m = strlen(ending);
+    return n >= m && strcmp(path + n - m, ending) == 0;
+}
+
 static void add(cli_files *files, char *path, char *error, size_t *capacity)
 {
     if (files->count == *capacity) {
@@ -35,8 +41,7 @@ static void add_folder(cli_files *files, const char *folder, size_t *capacity)
     struct dirent **entry = NULL;
     int entries = scandir(folder, &entry, not_hidden, by_bytes), found = 0;
     if (entries < 0) {
-        add(files, cli_format("%s", folder), cli_format("%s: %s", folder, strerror(errno)),
-            capacity);
+        add(files, cli_format("%s", folder), cli_format("%s", strerror(errno)), capacity);
         return;
     }
     size_t length = strlen(folder);
@@ -54,8 +59,7 @@ static void add_folder(cli_files *files, const char *folder, size_t *capacity)
     }
     free(entry);
     if (!found)
-        add(files, cli_format("%s", folder), cli_format("%s: no images in this folder", folder),
-            capacity);
+        add(files, cli_format("%s", folder), cli_format("no images in this folder"), capacity);
 }
 
 int cli_files_open(cli_files *files, const cli_list *arguments, vitrun_error *err)

@@ -9,15 +9,23 @@
 static int check_options(const cli_options *o, vitrun_error *err)
 {
     if (!o->weights == !o->grid.h)
-        return vte_fail(err, VITRUN_USAGE, "vitrun mask needs %s",
+        return vte_fail(err, VITRUN_USAGE, "mask needs %s",
                         o->weights ? "either --weights or --grid, not both"
                                    : "--weights PATH or --grid HxW");
     if (!o->mask_config && o->masks.count == 0)
-        return vte_fail(err, VITRUN_USAGE, "vitrun mask needs --mask-config FILE or --mask EXPR");
+        return vte_fail(err, VITRUN_USAGE, "mask needs --mask-config FILE or --mask EXPR");
+    const char *of_model = o->device ? "--device" : cli_model_option(o);
+    if (o->grid.h && of_model)
+        return vte_fail(err, VITRUN_USAGE, "mask --grid opens no model: it takes no %s", of_model);
     if (o->weights && o->prefix >= 0)
         return vte_fail(err, VITRUN_USAGE, "--prefix needs --grid (the weights know their own)");
     if (o->query >= 0 && !o->png)
         return vte_fail(err, VITRUN_USAGE, "--query needs --png DIR");
+    if (o->save && !cli_ends_with(o->save, ".safetensors"))
+        return vte_fail(err, VITRUN_USAGE,
+                        "--save: bad value (expected a name ending in .safetensors, found "
+                        "\"%.120s\")",
+                        o->save);
     return 0;
 }
 
@@ -47,18 +55,35 @@ static int make_folder(const char *path, vitrun_error *err)
     struct stat st;
     if (mkdir(path, 0777) == 0 || (errno == EEXIST && stat(path, &st) == 0 && S_ISDIR(st.st_mode)))
         return 0;
-    return vte_fail(err, VITRUN_MACHINE, "%s: cannot be made a folder: %s", path, strerror(errno));
+    vte_fail(err, VITRUN_MACHINE, "cannot be made a folder: %s", strerror(errno));
+    return vte_prefix(err, path);
+}
+
+/* "FOLDER/layer00_heads0-3". A list of heads that is too long for a file's name is cut, and the
+ * number of the mask keeps it apart. */
+static char *drawing(const vitrun_masks *masks, int i, const char *folder)
+{
+    enum { LONGEST = 64 };
+    const vitrun_layer *l = vitrun_masks_at(masks, i);
+    if (strlen(l->heads) <= LONGEST)
+        return cli_format("%s/layer%02d_heads%s", folder, l->layer, l->heads);
+    int shown = LONGEST;
+    while (shown > 0 && l->heads[shown] != ',')
+        shown--;
+    return cli_format("%s/layer%02d_heads%.*s_and_more_mask%d", folder, l->layer, shown, l->heads,
+                      i);
 }
 
 static int draw(const vitrun_masks *masks, int i, const char *folder, int query, vitrun_error *err)
 {
-    const vitrun_layer *l = vitrun_masks_at(masks, i);
-    char *matrix = cli_format("%s/layer%02d_heads%s_matrix.png", folder, l->layer, l->heads);
-    char *seen = cli_format("%s/layer%02d_heads%s_query%d.png", folder, l->layer, l->heads, query);
+    char *name = drawing(masks, i, folder);
+    char *matrix = cli_format("%s_matrix.png", name);
+    char *seen = cli_format("%s_query%d.png", name, query);
     cli_protect(1);
     int bad = vitrun_masks_draw_matrix(masks, i, matrix, err) ||
               vitrun_masks_draw_query(masks, i, query, seen, err);
     cli_protect(0);
+    free(name);
     free(matrix);
     free(seen);
     return bad ? -1 : 0;

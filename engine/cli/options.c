@@ -59,8 +59,8 @@ const cli_option cli_option_table[] = {
 
     {"Device", "device", "auto|cpu", OPT_TEXT, FIELD(device), 0, 0, NULL, RUNS_MODEL | CMD_MASK,
      "where to run; never replaced silently (default: auto)"},
-    {NULL, "dtype", "NAME", OPT_TEXT, FIELD(dtype), 0, 0, NULL, RUNS_MODEL,
-     "arithmetic type (default: fp32 on the CPU)"},
+    {NULL, "dtype", "fp32|bf16", OPT_TEXT, FIELD(dtype), 0, 0, NULL, RUNS_MODEL,
+     "arithmetic type (default: fp32)"},
     {NULL, "threads", "N", OPT_INT, FIELD(threads), 1, MAX_THREADS, NULL, CMD_ALL,
      "CPU threads (default: the cores that this process may use)"},
     {NULL, "batch", "N", OPT_INT, FIELD(batch), 1, MAX_BATCH, NULL, CMD_RUN,
@@ -242,6 +242,23 @@ static void append(cli_list *list, const char *text, int argc)
     list->item[list->count++] = text;
 }
 
+/* Reads a number or sizes into the field; -1 where the text is something else. */
+static int parse_value(void *field, const cli_option *opt, const char *text)
+{
+    switch (opt->kind) {
+    case OPT_INT:
+        return cli_parse_int(text, (long)opt->min, (long)opt->max, field);
+    case OPT_INTS:
+        return parse_ints(text, opt, field);
+    case OPT_REAL:
+        return parse_real(text, opt->min, opt->max, field);
+    case OPT_BYTES:
+        return parse_bytes(text, field);
+    default:
+        return cli_parse_size(text, opt->kind == OPT_SQUARE, field);
+    }
+}
+
 static int store(cli_options *o, const cli_option *opt, const char *text, int argc,
                  vitrun_error *err)
 {
@@ -252,33 +269,16 @@ static int store(cli_options *o, const cli_option *opt, const char *text, int ar
         *(int *)field = 1;
         break;
     case OPT_TEXT:
-        bad = !*text;
+    case OPT_CHOICE:
+        bad = opt->kind == OPT_TEXT ? !*text : !is_choice(text, opt->choices);
         *(const char **)field = text;
         break;
     case OPT_LIST:
         bad = !*text;
         append(field, text, argc);
         break;
-    case OPT_INT:
-        bad = cli_parse_int(text, (long)opt->min, (long)opt->max, field);
-        break;
-    case OPT_INTS:
-        bad = parse_ints(text, opt, field);
-        break;
-    case OPT_REAL:
-        bad = parse_real(text, opt->min, opt->max, field);
-        break;
-    case OPT_BYTES:
-        bad = parse_bytes(text, field);
-        break;
-    case OPT_SIZE:
-    case OPT_SQUARE:
-        bad = cli_parse_size(text, opt->kind == OPT_SQUARE, field);
-        break;
-    case OPT_CHOICE:
-        bad = !is_choice(text, opt->choices);
-        *(const char **)field = text;
-        break;
+    default:
+        bad = parse_value(field, opt, text);
     }
     return bad ? bad_value(opt, text, err) : 0;
 }
@@ -401,10 +401,20 @@ int cli_parse(cli_options *o, const cli_command *command, int argc, char **argv,
             append(&o->images, argv[i], argc);
     }
     if (!o->help && !o->version && o->images.count > command->arguments)
-        return vte_fail(err, VITRUN_USAGE, "vitrun %s takes %s (found \"%.120s\")", command->name,
+        return vte_fail(err, VITRUN_USAGE, "%s takes %s (found \"%.120s\")", command->name,
                         command->arguments ? "one IMAGE" : "no arguments",
                         o->images.item[command->arguments]);
     return 0;
+}
+
+const char *cli_model_option(const cli_options *o)
+{
+    return o->weights      ? "--weights"
+           : o->config     ? "--config"
+           : o->arch       ? "--arch"
+           : o->set.count  ? "--set"
+           : o->img_size.h ? "--img-size"
+                           : NULL;
 }
 
 int cli_threads(const cli_options *o)

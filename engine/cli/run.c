@@ -1,7 +1,8 @@
 /* vitrun run: images -> the likeliest classes (or features), as text or JSON, and feature files.
  *
- * Text appears batch by batch; a JSON document, and everything when features are to be saved, only
- * when the run is complete. Probabilities are softmax(logits) in double precision.
+ * On a terminal text appears batch by batch. Elsewhere, as JSON, and where features are to be saved,
+ * results appear when the run is complete: one that fails half way writes none.
+ * Probabilities are softmax(logits) in double precision.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -20,7 +21,7 @@ typedef struct {
     const cli_files *files;
     int batch;
     size_t good, bad;
-    int streams;          /* text that need not wait for the end */
+    int streams;          /* results do not wait for the end */
     struct scored *order; /* [outputs] */
     float *saved;         /* [good, saved_row] */
     size_t saved_row, saved_capacity;
@@ -155,18 +156,12 @@ static int on_batch(void *user, size_t done, vitrun_error *err)
     run_state *s = user;
     if (s->streams && cli_commit(s->io, err) != 0)
         return -1;
-    if (!s->streams || !isatty(STDOUT_FILENO)) /* else the results themselves show it */
+    if (!s->streams) /* else the results themselves show it */
         cli_progress(s->io, done, s->files->count, "images");
     return 0;
 }
 
 /* ---- the whole run ---- */
-static int ends_with(const char *text, const char *ending)
-{
-    size_t n = strlen(text), m = strlen(ending);
-    return n >= m && strcmp(text + n - m, ending) == 0;
-}
-
 static int check_options(const cli_options *o, vitrun_error *err)
 {
     if (!o->weights)
@@ -180,7 +175,8 @@ static int check_options(const cli_options *o, vitrun_error *err)
         return vte_fail(err, VITRUN_USAGE, "--logits needs --json");
     if (o->tokens && !o->features)
         return vte_fail(err, VITRUN_USAGE, "--tokens needs --features FILE");
-    if (o->features && !ends_with(o->features, ".npy") && !ends_with(o->features, ".safetensors"))
+    if (o->features && !cli_ends_with(o->features, ".npy") &&
+        !cli_ends_with(o->features, ".safetensors"))
         return vte_fail(err, VITRUN_USAGE,
                         "--features: bad value (expected a name ending in .npy or .safetensors, "
                         "found \"%.120s\")",
@@ -188,17 +184,21 @@ static int check_options(const cli_options *o, vitrun_error *err)
     return 0;
 }
 
-/* The largest batch up to the default that fits --max-memory. */
-static int fitting_batch(const vitrun_model *model, uint64_t limit, int most, vitrun_error *err)
+/* Opens the model for the batch that will run, because the choice of kernels depends on it: up to
+ * `most` images, as many as --max-memory and the machine's free memory allow, found by halving. One
+ * image is tried even where memory seems short. */
+static vitrun_model *open_fitting(run_state *s, int most, vitrun_error *err)
 {
-    vitrun_memory memory;
-    for (int batch = most; batch > 1; batch--) {
-        if (vitrun_memory_plan(model, batch, &memory, err) != 0)
-            return -1;
-        if (memory.peak_bytes <= limit)
-            return batch;
+    cli_options limited = *s->o;
+    uint64_t available = vte_available_memory();
+    if (available && (!limited.max_memory || available < limited.max_memory))
+        limited.max_memory = available;
+    for (s->batch = most; s->batch > 1; s->batch /= 2) {
+        vitrun_model *model = cli_open(&limited, s->batch, s->io, err);
+        if (model || err->code != VITRUN_MACHINE)
+            return model;
     }
-    return 1; /* whether that fits was found out when the model was opened */
+    return cli_open(s->o, s->batch, s->io, err);
 }
 
 static int save_features(run_state *s, vitrun_error *err)
@@ -247,6 +247,15 @@ static void note_run(run_state *s, const vte_batches *b)
             cli_bytes(memory, vte_resident_peak()));
 }
 
+static void note_profile(run_state *s, const vitrun_context *context)
+{
+    long batches = (long)((s->good + (size_t)s->batch - 1) / (size_t)s->batch);
+    fprintf(s->io->notes, "time per operation, milliseconds of %ld forward pass%s\n", batches,
+            batches == 1 ? "" : "es");
+    report_profile_text(s->io->notes, context, 1);
+    report_layers_text(s->io->notes, s->model, context);
+}
+
 static int run_images(run_state *s, vitrun_context *context, vitrun_error *err)
 {
     const cli_options *o = s->o;
@@ -275,13 +284,8 @@ static int run_images(run_state *s, vitrun_context *context, vitrun_error *err)
         return -1;
     if (o->features && s->good > 0 && save_features(s, err) != 0)
         return -1;
-    if (o->profile) {
-        long batches = (long)((s->good + (size_t)s->batch - 1) / (size_t)s->batch);
-        fprintf(s->io->notes, "time per operation, milliseconds of %ld forward pass%s\n", batches,
-                batches == 1 ? "" : "es");
-        report_profile_text(s->io->notes, context, 1);
-        report_layers_text(s->io->notes, s->model, context);
-    }
+    if (o->profile)
+        note_profile(s, context);
     note_run(s, &b);
     return s->bad ? VITRUN_INPUT : 0;
 }
@@ -291,15 +295,13 @@ static int run_model(run_state *s, vitrun_error *err)
     const cli_options *o = s->o;
     size_t count = s->files->count;
     int most = count < DEFAULT_BATCH ? (int)count : DEFAULT_BATCH;
-    s->batch = o->batch ? o->batch : o->max_memory ? 1 : most;
-    vitrun_model *model = cli_open(o, s->batch, s->io, err);
+    s->batch = o->batch;
+    vitrun_model *model = o->batch ? cli_open(o, o->batch, s->io, err) : open_fitting(s, most, err);
     if (!model)
         return -1;
     s->model = model;
     s->info = vitrun_info_get(model);
-    if (!o->batch && o->max_memory)
-        s->batch = fitting_batch(model, o->max_memory, most, err);
-    vitrun_context *context = s->batch > 0 ? vitrun_context_open(model, s->batch, err) : NULL;
+    vitrun_context *context = vitrun_context_open(model, s->batch, err);
     int status = -1;
     if (context) {
         s->order = cli_alloc((size_t)s->info->outputs, sizeof *s->order);
@@ -321,7 +323,8 @@ int cmd_run(const cli_options *o, cli_io *io, vitrun_error *err)
     cli_files files;
     int status = cli_files_open(&files, &o->images, err);
     if (status == 0) {
-        run_state s = {.o = o, .io = io, .files = &files, .streams = !o->json && !o->features};
+        run_state s = {.o = o, .io = io, .files = &files};
+        s.streams = !o->json && !o->features && isatty(STDOUT_FILENO);
         status = run_model(&s, err);
     }
     cli_files_close(&files);

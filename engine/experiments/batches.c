@@ -59,16 +59,22 @@ static float *input_row(const runner *r, int row)
 }
 
 /* ---- reading ---- */
-static int load(const runner *r, const vte_file *file, int row, vitrun_error *err)
+int vte_image_read(const vitrun_model *model, const char *path, float *input, vitrun_error *err)
 {
     vitrun_image image = {0};
-    if (file->error)
-        return vte_fail(err, VITRUN_INPUT, "%s", file->error);
-    if (vitrun_image_load(&image, file->path, err) != 0)
+    if (vitrun_image_load(&image, path, err) != 0)
         return -1;
-    int bad = vitrun_preprocess(r->b->model, &image, input_row(r, row), err);
+    int bad = vitrun_preprocess(model, &image, input, err);
     vitrun_image_free(&image);
-    return bad;
+    return bad ? vte_prefix(err, path) : 0;
+}
+
+static int load(const runner *r, const vte_file *file, int row, vitrun_error *err)
+{
+    if (!file->error)
+        return vte_image_read(r->b->model, file->path, input_row(r, row), err);
+    vte_fail(err, VITRUN_INPUT, "%s", file->error);
+    return vte_prefix(err, file->path);
 }
 
 /* Reads `count` files from `first` on. Returns how many are good: they fill the first rows; -1
@@ -131,8 +137,8 @@ static int forward_singly(runner *r, size_t first, int count, vitrun_error *err)
             continue;
         if (err->code != VITRUN_INPUT)
             return -1;
-        vte_fail(&s->error, VITRUN_INPUT, "%s: %.400s", r->files[first + (size_t)i].path,
-                 err->message);
+        s->error = *err;
+        vte_prefix(&s->error, r->files[first + (size_t)i].path);
         s->row = -1;
     }
     return 0;

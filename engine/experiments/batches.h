@@ -10,7 +10,7 @@
 
 typedef struct {
     const char *path;  /* "-": standard input */
-    const char *error; /* not NULL: known to be bad before it was opened */
+    const char *error; /* not NULL: why it is bad, known before it was opened */
 } vte_file;
 
 typedef struct {
@@ -33,6 +33,9 @@ typedef struct {
     int (*after)(void *user, size_t done, vitrun_error *err);
     double preprocess_ms, forward_ms; /* out: sums; preprocess includes reading and decoding */
 } vte_batches;
+
+/* Reads the picture at `path` into one image, `input`, of a context's input. Errors name it. */
+int vte_image_read(const vitrun_model *model, const char *path, float *input, vitrun_error *err);
 
 /* -1 with err set where the machine or a callback fails; bad files are not failures. */
 int vte_batches_run(vte_batches *b, const vte_file *files, size_t count, vitrun_error *err);

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <time.h>
 
@@ -15,6 +16,22 @@ int vte_fail(vitrun_error *err, vitrun_code code, const char *fmt, ...)
     va_end(args);
     err->code = code;
     return -1;
+}
+
+int vte_prefix(vitrun_error *err, const char *path)
+{
+    enum { SHOWN = 160 };
+    char old[sizeof err->message];
+    const char *name = strcmp(path, "-") == 0 ? "standard input" : path, *dots = "";
+    size_t length = strlen(name);
+    if (length > SHOWN) {
+        dots = "...";
+        name += length - SHOWN;
+        while (((unsigned char)*name & 0xc0) == 0x80) /* not from the middle of a character */
+            name++;
+    }
+    memcpy(old, err->message, sizeof old);
+    return vte_fail(err, err->code, "%s%s: %s", dots, name, old);
 }
 
 double vte_now_ms(void)
@@ -41,6 +58,19 @@ vte_spread vte_spread_of(double *samples, int count)
         .p90 = samples[(9 * count + 9) / 10 - 1],
         .max = samples[count - 1],
     };
+}
+
+uint64_t vte_available_memory(void)
+{
+    unsigned long long kib = 0;
+    char line[128];
+    FILE *f = fopen("/proc/meminfo", "re");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
+            break;
+    if (f)
+        fclose(f);
+    return kib * 1024;
 }
 
 uint64_t vte_resident_peak(void)

@@ -13,6 +13,10 @@
 /* Sets code and message. Always returns -1. */
 int vte_fail(vitrun_error *err, vitrun_code code, const char *fmt, ...) VTE_PRINTF(3, 4);
 
+/* Puts "PATH: " before the message, of a long path its end; "-" is called standard input. Always
+ * returns -1. */
+int vte_prefix(vitrun_error *err, const char *path);
+
 double vte_now_ms(void); /* of a clock that only goes forward */
 
 typedef struct {
@@ -22,6 +26,9 @@ typedef struct {
 
 /* Sorts the `count` >= 1 samples. */
 vte_spread vte_spread_of(double *samples, int count);
+
+/* Bytes that new work may take without pushing other work out of RAM; 0 where nothing tells. */
+uint64_t vte_available_memory(void);
 
 /* The most memory that this process ever held in RAM, in bytes. */
 uint64_t vte_resident_peak(void);

@@ -64,6 +64,12 @@ succeeds mask --grid 6x8 --prefix 1 --mask-config "$tmp/again.json" --json
 again=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["layers"][0]["nnz"])' "$tmp/out")
 succeeds mask --grid 6x8 --prefix 1 --mask 'local_2d(distance=2)' --json
 holds "d['layers'][0]['nnz'] == $again"
+cat >"$tmp/many.json" <<END
+{"version": 1, "layers": {"0": {"heads": {
+    "$(seq -s, 0 2 198)": "local_2d(distance=2)", "$(seq -s, 1 2 199)": "axial_2d()"}}}}
+END
+succeeds mask --grid 4x4 --mask-config "$tmp/many.json" --png "$tmp/many"
+[ "$(find "$tmp/many" -name '*.png' | wc -l)" -eq 4 ] || fail "expected two drawings of two masks"
 ok "mask: drawings, and saved masks that can be used again"
 
 succeeds check --weights "$vit" --mask 'axial_2d()' "$image"

@@ -42,6 +42,28 @@ refuses 3 "$tmp/text.png" check --weights "$vit" "$tmp/text.png"
 refuses 3 "$tmp/text.png" bench --weights "$vit" "$tmp/text.png"
 refuses 3 'b.png' --weights "$vit" "$tmp/a
 b.png" # still one line
+python3 - "$tmp/narrow.png" <<'PY'
+import struct, sys, zlib
+
+def chunk(kind, data):
+    return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+
+open(sys.argv[1], 'wb').write(
+    b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', 3000, 1, 8, 0, 0, 0, 0)) +
+    chunk(b'IDAT', zlib.compress(bytes(3001))) + chunk(b'IEND', b''))
+PY
+for command in run check bench; do # what preprocessing refuses is named as well
+    refuses 3 "$tmp/narrow.png: picture of 3000 x 1 pixels" $command --weights "$vit" \
+        --set crop_mode=border "$tmp/narrow.png"
+done
+folder=$(printf '%0100d' 0)
+long=/$folder/$folder/$folder/$folder/$folder/$folder
+refuses 3 'No such file' --weights "$vit" "$long/a.png"
+refuses 3 'No such file' --weights "$long/a.safetensors" "$image"
+refuses 3 'No such file' --weights "$vit" --mask-config "$long/a.json" "$image"
+refuses 3 'No such file' --weights "$vit" --labels "$long/a.txt" "$image"
+mkfifo "$tmp/fifo.png"
+refuses 3 'fifo.png: not a regular file; use - for a stream' --weights "$vit" "$tmp/fifo.png"
 ok "images"
 
 run --weights "$vit" --topk 1 "$tmp/absent.png" "$image" "$tmp/text.png" "$image"
@@ -61,4 +83,7 @@ refuses 1 'CUDA' bench --attention 2x65x16 --device cuda
 refuses 1 "$tmp/nowhere" --weights "$vit" --features "$tmp/nowhere/f.npy" "$image"
 refuses 1 "$tmp/nowhere" mask --grid 4x4 --mask 'axial_2d()' --save "$tmp/nowhere/m.safetensors"
 refuses 1 "$tmp/empty" mask --grid 4x4 --mask 'axial_2d()' --png "$tmp/empty"
-ok "the machine: memory, device, disk"
+if [ -e /proc/self/mem ]; then # a file that opens, and then cannot be read
+    refuses 1 '/proc/self/mem' --weights "$vit" --batch 1 "$image" /proc/self/mem
+fi
+ok "the machine: memory, device, disk; no results of the batches before"

@@ -68,6 +68,14 @@ refuses 2 'no such token' mask --grid 8x8 --png "$tmp/none" --query 64 --mask 'a
 [ ! -e "$tmp/none" ] || fail "a folder was made for nothing"
 refuses 2 '--grid needs --attention' bench --weights "$vit" --grid 8x8
 refuses 2 'takes no --weights' bench --attention 2x65x16 --weights "$vit"
+for option in --set=depth=1 --img-size=32 --config=x.json --arch=vit_tiny_patch16_224; do
+    refuses 2 "takes no ${option%%=*}" bench --attention 2x65x16 $option
+    refuses 2 "takes no ${option%%=*}" mask --grid 8x8 --mask 'axial_2d()' $option
+done
+refuses 2 'takes no --device' mask --grid 8x8 --mask 'axial_2d()' --device cpu
+refuses 2 '--save: bad value' mask --grid 8x8 --mask 'axial_2d()' --save "$tmp/masks.npy"
+[ ! -e "$tmp/masks.npy" ] || fail "a file was written in a format that was not asked for"
+refuses 2 'vitrun: check needs one IMAGE' check --weights "$vit"
 for bad in 2x65 2x65x16x1 x65x16 2x65x 0x65x16 axbxc; do
     refuses 2 '--attention: bad value' bench --attention $bad
 done

@@ -55,6 +55,21 @@ for batch in 1 2 3 64; do
 done
 succeeds --weights "$vit" --json --max-memory 1M "$image" "$image" "$image" "$image"
 holds 'd["memory"]["peak_bytes"] <= 1 << 20 and len(d["results"]) == 4'
+peak()
+{
+    python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["memory"]["peak_bytes"])' "$tmp/out"
+}
+succeeds --weights "$vit" --json --batch 2 "$image" "$image" "$image" "$image"
+two=$(peak)
+succeeds --weights "$vit" --json --batch 4 "$image" "$image" "$image" "$image"
+four=$(peak)
+[ "$two" -lt "$four" ] || fail "more images a pass take no more memory"
+for limit in "$two" $((four - 1)); do
+    succeeds --weights "$vit" --json --max-memory "$limit" "$image" "$image" "$image" "$image"
+    [ "$(peak)" -eq "$two" ] || fail "two images a pass fit into $limit bytes"
+done
+succeeds --weights "$vit" --json --max-memory "$four" "$image" "$image" "$image" "$image"
+[ "$(peak)" -eq "$four" ] || fail "four images a pass fit into $four bytes"
 ok "any batch size gives the same results, and --max-memory chooses one that fits"
 
 # .npy: magic, version, header length, header, data
