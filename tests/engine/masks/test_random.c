@@ -88,6 +88,72 @@ static void the_smallest_keys_are_chosen(void **state)
     test_free(key);
 }
 
+typedef struct {
+    double key;
+    int pair;
+} keyed;
+
+static int by_key(const void *a, const void *b)
+{
+    double x = ((const keyed *)a)->key, y = ((const keyed *)b)->key;
+    return x < y ? -1 : x > y;
+}
+
+/* Fixed point orders as these doubles do, but for keys closer than 2^-46, which do not occur here. */
+static void check_gaussian(int h, int w, double sigma, int64_t nnz, uint64_t seed)
+{
+    vt_status st = {VT_OK, ""};
+    int p = h * w, words = (int)vt_mask_words(p);
+    keyed *all = test_calloc((size_t)p * (size_t)p, sizeof *all);
+    uint64_t *bits = test_calloc((size_t)p * (size_t)words, sizeof *bits);
+    for (int i = 0; i < p * p; i++) {
+        int di = i / p / w - i % p / w, dj = i / p % w - i % p % w;
+        double u = ((double)(vt_random_key(seed, (uint64_t)i) >> 12) + 0.5) * 0x1p-52;
+        double far = (di * di + dj * dj) / (2 * sigma * sigma);
+        all[i] = (keyed){vt_random_log(-vt_random_log(u)) + far, i};
+    }
+    qsort(all, (size_t)(p * p), sizeof *all, by_key);
+    assert_int_equal(vt_random_gaussian(bits, h, w, sigma, nnz, seed, 2, &st), 0);
+    for (int i = 0; i < p * p; i++) {
+        int q = all[i].pair / p, k = all[i].pair % p;
+        assert_int_equal(bits[q * words + k / 64] >> k % 64 & 1, i < nnz);
+    }
+    test_free(all);
+    test_free(bits);
+}
+
+static void the_first_arrivals_are_chosen(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 20; seed++)
+        for (int i = 0; i < 5; i++) {
+            check_gaussian(5, 7, 0.5 + i, (int[]){1, 20, 60, 40, 300}[i], seed);
+            check_gaussian(1, 70, 6.5, (int[]){1, 70, 500, 2000, 4899}[i], seed);
+        }
+}
+
+/* So many draws that for some of them the first window of keys misses. */
+static void every_draw_of_many_is_the_smallest_keys(void **state)
+{
+    (void)state;
+    vt_status st = {VT_OK, ""};
+    enum { P = 40, PAIRS = P * P, NNZ = 100 };
+    for (uint64_t seed = 0; seed < 3000; seed++) {
+        uint64_t bits[P] = {0}, last = 0, first = UINT64_MAX;
+        int on = 0;
+        assert_int_equal(vt_random_uniform(bits, P, NNZ, seed, 1, &st), 0);
+        for (uint64_t i = 0; i < PAIRS; i++) {
+            uint64_t key = vt_random_key(seed, i);
+            bool chosen = bits[i / P] >> i % P & 1;
+            on += chosen;
+            last = chosen && key > last ? key : last;
+            first = !chosen && key < first ? key : first;
+        }
+        assert_int_equal(on, NNZ);
+        assert_true(last < first);
+    }
+}
+
 static void the_logarithm_is_right_to_the_last_bits(void **state)
 {
     (void)state;
@@ -265,6 +331,8 @@ int main(void)
         cmocka_unit_test(counts_are_truncated_as_the_how_to_computes_them),
         cmocka_unit_test(any_count_is_exact),
         cmocka_unit_test(the_smallest_keys_are_chosen),
+        cmocka_unit_test(the_first_arrivals_are_chosen),
+        cmocka_unit_test(every_draw_of_many_is_the_smallest_keys),
         cmocka_unit_test(the_logarithm_is_right_to_the_last_bits),
         cmocka_unit_test(masks_are_the_same_on_every_machine),
         cmocka_unit_test(threads_change_nothing),
