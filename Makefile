@@ -77,7 +77,7 @@ BENCH_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/bench_*.c))
 TEST_BIN := $(TEST_SRC:%.c=$(B)/%)
 
 .PHONY: all bench help setup demo test test-sanitize check-layers format clean
-.SECONDARY:
+.PRECIOUS: $(OBJ)/%.o
 all: $(B)/vitrun $(B)/libvitrun.so
 
 help:
