@@ -83,8 +83,8 @@ static int read_length(const st_part *f, uint64_t *length, vt_status *st)
         return vt_fail(st, VT_INPUT, "%s: not a safetensors file, but %s", f->path, what);
     if (size < 8)
         return vt_fail(st, VT_INPUT,
-                       "%s: not a safetensors file (%" PRIu64 " bytes, expected at least 8)",
-                       f->path, size);
+                       "%s: not a safetensors file (%" PRIu64 " byte%s, expected at least 8)",
+                       f->path, size, size == 1 ? "" : "s");
     if (n > ST_MAX_HEADER)
         return vt_fail(st, VT_INPUT,
                        "%s: not a safetensors file (header of %" PRIu64 " bytes, at most %d)",

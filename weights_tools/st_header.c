@@ -583,11 +583,11 @@ static int check_tiling(parser *p, uint64_t data_bytes)
         t->begin += 8 + p->n;
     }
     if (end > data_bytes)
-        return vt_fail(p->st, VT_INPUT, "%s: file is truncated: %" PRIu64 " bytes missing", p->path,
-                       end - data_bytes);
+        return vt_fail(p->st, VT_INPUT, "%s: file is truncated: %" PRIu64 " byte%s missing",
+                       p->path, end - data_bytes, end - data_bytes == 1 ? "" : "s");
     if (end < data_bytes)
-        return vt_fail(p->st, VT_INPUT, "%s: %" PRIu64 " bytes too many after the last tensor",
-                       p->path, data_bytes - end);
+        return vt_fail(p->st, VT_INPUT, "%s: %" PRIu64 " byte%s too many after the last tensor",
+                       p->path, data_bytes - end, data_bytes - end == 1 ? "" : "s");
     return 0;
 }
 

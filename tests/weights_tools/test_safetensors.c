@@ -225,10 +225,10 @@ static void broken_headers_are_refused_with_the_reason(void **state)
          "data begins at 0 (expected 4"},
         {"{\"a\":{" B("[0,4]", "4") "},\"b\":{" B("[2,2]", "0") "}}", 4,
          "data begins at 2 (expected 4"},
-        {GOOD, 15, "file is truncated: 1 bytes missing"},
+        {GOOD, 15, "file is truncated: 1 byte missing"},
         {GOOD, 0, "file is truncated: 16 bytes missing"},
-        {GOOD, 17, "1 bytes too many after the last tensor"},
-        {"{}", 1, "1 bytes too many"},
+        {GOOD, 17, "1 byte too many after the last tensor"},
+        {"{}", 1, "1 byte too many"},
         /* R19 metadata */
         {"{\"__metadata__\":{\"k\":1}}", 0, "__metadata__ \"k\": expected a string, found 1"},
         {"{\"__metadata__\":{\"k\":null}}", 0, "__metadata__ \"k\": expected a string, found null"},
