@@ -252,14 +252,14 @@ static bool select_smallest(const source *s, uint64_t *bits, int64_t nnz, int th
     return true;
 }
 
-/* The number of keys below a quantile deviates by at most sqrt(nnz) (standard deviation). Three of
- * them hold the nnz-th key nearly always; a window that is wide enough holds all. */
+/* The number of keys below a quantile has a standard deviation of at most sqrt(nnz). 2.5 of them to
+ * either side hold the nnz-th key in 99 draws of 100; a window that is wide enough holds all. */
 static int draw(uint64_t *bits, source *s, int64_t nnz, int threads, vt_status *st)
 {
     size_t size = (size_t)s->patches * vt_mask_words(s->patches) * sizeof *bits;
     bool done = nnz == 0;
     threads = threads < 1 ? 1 : threads > s->patches ? s->patches : threads;
-    for (double spread = 3 * sqrt((double)nnz) + 1; !done; spread *= 4) {
+    for (double spread = 2.5 * sqrt((double)nnz) + 1; !done; spread *= 4) {
         double room = 4 * spread + 64;
         window w = {.low = s->quantile(s, (double)nnz - spread),
                     .high = s->quantile(s, (double)nnz + spread),

@@ -99,7 +99,7 @@ static int by_key(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* Fixed point orders as these doubles do, but for keys closer than 2^-46, which do not occur here. */
+/* Fixed point orders as these doubles do, but for keys nearer than 2^-46, which do not occur. */
 static void check_gaussian(int h, int w, double sigma, int64_t nnz, uint64_t seed)
 {
     vt_status st = {VT_OK, ""};
@@ -132,25 +132,40 @@ static void the_first_arrivals_are_chosen(void **state)
         }
 }
 
-/* So many draws that for some of them the first window of keys misses. */
+/* Whether the NNZ pairs chosen on a grid of one row are those with the smallest keys. far: -log of
+ * the weight at distance 1, 0 for the uniform pattern. */
+enum { ROW = 40, NNZ = 100 };
+
+static void check_smallest(const uint64_t *bits, uint64_t seed, double far)
+{
+    double last = -1e300, first = 1e300;
+    int on = 0;
+    for (int i = 0; i < ROW * ROW; i++) {
+        uint64_t random = vt_random_key(seed, (uint64_t)i);
+        double u = ((double)(random >> 12) + 0.5) * 0x1p-52, d = i / ROW - i % ROW;
+        double key = far > 0 ? vt_random_log(-vt_random_log(u)) + far * d * d : (double)random;
+        if (bits[i / ROW] >> i % ROW & 1) {
+            on++;
+            last = fmax(last, key);
+        } else {
+            first = fmin(first, key);
+        }
+    }
+    assert_int_equal(on, NNZ);
+    assert_true(last < first);
+}
+
+/* So many draws that in some of them the first window of keys begins too late or ends too early. */
 static void every_draw_of_many_is_the_smallest_keys(void **state)
 {
     (void)state;
     vt_status st = {VT_OK, ""};
-    enum { P = 40, PAIRS = P * P, NNZ = 100 };
-    for (uint64_t seed = 0; seed < 3000; seed++) {
-        uint64_t bits[P] = {0}, last = 0, first = UINT64_MAX;
-        int on = 0;
-        assert_int_equal(vt_random_uniform(bits, P, NNZ, seed, 1, &st), 0);
-        for (uint64_t i = 0; i < PAIRS; i++) {
-            uint64_t key = vt_random_key(seed, i);
-            bool chosen = bits[i / P] >> i % P & 1;
-            on += chosen;
-            last = chosen && key > last ? key : last;
-            first = !chosen && key < first ? key : first;
-        }
-        assert_int_equal(on, NNZ);
-        assert_true(last < first);
+    for (uint64_t seed = 0; seed < 1500; seed++) {
+        uint64_t bits[ROW] = {0}, weighted[ROW] = {0};
+        assert_int_equal(vt_random_uniform(bits, ROW, NNZ, seed, 1, &st), 0);
+        check_smallest(bits, seed, 0);
+        assert_int_equal(vt_random_gaussian(weighted, 1, ROW, 16, NNZ, seed, 1, &st), 0);
+        check_smallest(weighted, seed, 1 / (2.0 * 16 * 16));
     }
 }
 
