@@ -1,4 +1,4 @@
-/* Files by descriptor: see file.h. Opening does not block on a FIFO, and nothing is believed about
+/* Files by descriptor: see file.h. Opening does not block on a pipe, and nothing is believed about
  * a path after it was opened. */
 #include "weights_tools/file.h"
 
@@ -25,23 +25,36 @@ static vt_code blame(int error)
                                                                                  : VT_INPUT;
 }
 
-int vt_file_open(const char *path, bool *folder, vt_file_id *id, vt_status *st)
+/* Opens whatever is there. */
+static int open_any(const char *path, vt_file_id *id, mode_t *mode, vt_status *st)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    mode_t mode = 0;
-    if (fd < 0 || !identify(fd, id, &mode)) {
-        vt_fail(st, blame(errno), "%s: cannot be opened: %s", path, strerror(errno));
-    } else if (S_ISREG(mode) || (folder && S_ISDIR(mode))) {
-        if (folder)
-            *folder = S_ISDIR(mode);
+    if (fd >= 0 && identify(fd, id, mode))
         return fd;
-    } else {
-        vt_fail(st, VT_INPUT, "%s: is %s (expected a file%s)", path,
-                S_ISDIR(mode) ? "a folder" : "no regular file", folder ? " or a folder" : "");
-    }
+    vt_fail(st, blame(errno), "%s: cannot be opened: %s", path, strerror(errno));
     if (fd >= 0)
         close(fd);
     return -1;
+}
+
+static int refuse(const char *path, mode_t mode, const char *expected, vt_status *st)
+{
+    return vt_fail(st, VT_INPUT, "%s: is %s (expected %s)", path,
+                   S_ISDIR(mode) ? "a folder" : "no regular file", expected);
+}
+
+int vt_file_open(const char *path, bool *folder, vt_file_id *id, vt_status *st)
+{
+    mode_t mode;
+    int fd = open_any(path, id, &mode, st);
+    if (fd < 0)
+        return -1;
+    if (folder)
+        *folder = S_ISDIR(mode);
+    if (S_ISREG(mode) || (folder && *folder))
+        return fd;
+    close(fd);
+    return refuse(path, mode, folder ? "a file or a folder" : "a file", st);
 }
 
 int vt_file_read(int fd, const char *path, uint64_t offset, void *out, size_t bytes, vt_status *st)
@@ -79,8 +92,17 @@ int vt_file_same(int fd, const char *path, const vt_file_id *id, vt_status *st)
     return 0;
 }
 
-static char *read_text(int fd, const char *path, size_t size, vt_status *st)
+static int too_large(const char *path, size_t limit, vt_status *st)
 {
+    return vt_fail(st, VT_INPUT, "%s: file is too large (at most %zu bytes are read)", path, limit);
+}
+
+static char *read_text(int fd, const char *path, size_t size, size_t limit, vt_status *st)
+{
+    if (size > limit) {
+        too_large(path, limit, st);
+        return NULL;
+    }
     char *text = vt_alloc(size + 1, 1, path, st);
     if (text && vt_file_read(fd, path, 0, text, size, st)) {
         vt_free(text);
@@ -89,19 +111,42 @@ static char *read_text(int fd, const char *path, size_t size, vt_status *st)
     return text;
 }
 
+/* Reads to the end, waiting for what is not written yet. */
+static char *read_pipe(int fd, const char *path, size_t limit, size_t *bytes, vt_status *st)
+{
+    char *text = vt_alloc(limit + 2, 1, path, st); /* one byte more tells too much */
+    ssize_t n = text ? fcntl(fd, F_SETFL, 0) : -1;
+    *bytes = 0;
+    while (n >= 0 && *bytes <= limit) {
+        n = read(fd, text + *bytes, limit + 1 - *bytes);
+        if (n == 0)
+            return text;
+        *bytes += n > 0 ? (size_t)n : 0;
+        n = n < 0 && errno == EINTR ? 0 : n;
+    }
+    if (n >= 0)
+        too_large(path, limit, st);
+    else if (text)
+        vt_fail(st, VT_MACHINE, "%s: reading failed: %s", path, strerror(errno));
+    vt_free(text);
+    return NULL;
+}
+
 char *vt_file_text(const char *path, size_t limit, size_t *bytes, vt_status *st)
 {
     vt_file_id id;
-    int fd = vt_file_open(path, NULL, &id, st);
+    mode_t mode;
+    int fd = open_any(path, &id, &mode, st);
     if (fd < 0)
         return NULL;
     char *text = NULL;
     *bytes = (size_t)id.size;
-    if ((uint64_t)id.size > limit)
-        vt_fail(st, VT_INPUT, "%s: file is too large (%lld bytes; at most %zu are read)", path,
-                (long long)id.size, limit);
+    if (S_ISFIFO(mode))
+        text = read_pipe(fd, path, limit, bytes, st);
+    else if (S_ISREG(mode))
+        text = read_text(fd, path, *bytes, limit, st);
     else
-        text = read_text(fd, path, *bytes, st);
+        refuse(path, mode, "a file", st);
     close(fd);
     return text;
 }

@@ -1,4 +1,5 @@
-/* Reading files that strangers made: regular files only, by descriptor, never mapped. */
+/* Reading files that strangers made: by descriptor, never mapped. Regular files only, but for texts,
+ * which pipes may give too. */
 #ifndef VT_FILE_H
 #define VT_FILE_H
 
@@ -25,6 +26,7 @@ int vt_file_read(int fd, const char *path, uint64_t offset, void *out, size_t by
 int vt_file_same(int fd, const char *path, const vt_file_id *id, vt_status *st);
 
 /* The whole file, NUL-terminated, *bytes long without the NUL; more than `limit` bytes are refused.
+ * A pipe is read until its writers have closed it; one that nobody has open for writing is empty.
  * Freed with vt_free. */
 char *vt_file_text(const char *path, size_t limit, size_t *bytes, vt_status *st);
 
