@@ -9,6 +9,7 @@
 
 #include "kernels/status.h"
 #include "kernels/tensor.h"
+#include "weights_tools/whole_file.h"
 
 typedef enum { /* every type of the format; only F32, F16, BF16 (and BOOL, U8 for masks) are read */
     ST_BOOL, ST_F4, ST_F6_E2M3, ST_F6_E3M2, ST_U8, ST_I8, ST_F8_E5M2, ST_F8_E4M3, ST_F8_E8M0,
@@ -67,5 +68,10 @@ typedef struct {
     const void *data;
 } st_entry;
 int st_write(const char *path, const st_entry *entries, size_t count, vt_status *st);
+
+/* The same for tensors that are not in memory: put(what) appends the bytes of all entries in their
+ * order, exactly as many as their types and shapes say; their data is not looked at. */
+int st_write_from(const char *path, const st_entry *entries, size_t count, vt_put_fn put,
+                  const void *what, vt_status *st);
 
 #endif

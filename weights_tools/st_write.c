@@ -5,7 +5,6 @@
 #include "weights_tools/whole_file.h"
 
 #include <inttypes.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -80,21 +79,48 @@ static char *make_header(const char *path, const st_entry *entries, size_t count
     return text;
 }
 
+typedef struct {
+    const char *header;
+    size_t header_bytes;
+    vt_put_fn put;
+    const void *what;
+} contents;
+
+static int put_contents(const void *what, vt_output *out, vt_status *st)
+{
+    const contents *c = what;
+    vt_put(out, c->header, c->header_bytes);
+    return c->put(c->what, out, st);
+}
+
+int st_write_from(const char *path, const st_entry *entries, size_t count, vt_put_fn put,
+                  const void *what, vt_status *st)
+{
+    contents c = {.put = put, .what = what};
+    char *header = make_header(path, entries, count, &c.header_bytes, st);
+    c.header = header;
+    int rc = header ? vt_write_whole(path, put_contents, &c, st) : -1;
+    vt_free(header);
+    return rc;
+}
+
+typedef struct {
+    const st_entry *entry;
+    size_t count;
+} entry_list;
+
+static int put_entries(const void *what, vt_output *out, vt_status *st)
+{
+    const entry_list *list = what;
+    size_t bytes;
+    (void)st;
+    for (size_t i = 0; i < list->count; i++)
+        if (entry_bytes(list->entry + i, &bytes))
+            vt_put(out, list->entry[i].data, bytes);
+    return 0;
+}
+
 int st_write(const char *path, const st_entry *entries, size_t count, vt_status *st)
 {
-    if (count >= INT_MAX)
-        return vt_fail(st, VT_USAGE, "%s: too many tensors (%zu)", path, count);
-    vt_file_part *part = vt_alloc(count + 1, sizeof *part, "file parts", st);
-    if (!part)
-        return -1;
-    char *header = make_header(path, entries, count, &part[0].bytes, st);
-    part[0].data = header;
-    for (size_t i = 0; header && i < count; i++) {
-        part[i + 1].data = entries[i].data;
-        entry_bytes(entries + i, &part[i + 1].bytes);
-    }
-    int rc = header ? vt_write_file(path, part, (int)count + 1, st) : -1;
-    vt_free(header);
-    vt_free(part);
-    return rc;
+    return st_write_from(path, entries, count, put_entries, &(entry_list){entries, count}, st);
 }

@@ -9,18 +9,34 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static int write_all(int fd, const char *data, size_t bytes)
+typedef struct {
+    vt_put_fn put;
+    const void *what;
+    vt_status *st;
+    bool refused; /* by put, which set *st */
+} content;
+
+void vt_put(vt_output *out, const void *data, size_t bytes)
 {
-    while (bytes) {
-        ssize_t n = write(fd, data, bytes < 1 << 30 ? bytes : 1 << 30);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return -1;
-        data += n;
-        bytes -= (size_t)n;
+    const char *from = data;
+    while (bytes && !out->error) {
+        ssize_t n = write(out->fd, from, bytes < 1 << 30 ? bytes : 1 << 30);
+        if (n > 0) {
+            from += n;
+            bytes -= (size_t)n;
+        } else if (n == 0 || errno != EINTR) {
+            out->error = n == 0 ? EIO : errno;
+        }
     }
-    return 0;
+}
+
+/* 0, or -1 with c->refused or errno set. */
+static int fill(int fd, content *c)
+{
+    vt_output out = {.fd = fd};
+    c->refused = c->put(c->what, &out, c->st) != 0;
+    errno = out.error;
+    return c->refused || out.error ? -1 : 0;
 }
 
 /* Pipes and devices cannot be replaced by a rename: they are written in place. */
@@ -30,21 +46,16 @@ static bool in_place(const char *path)
     return stat(path, &s) == 0 && !S_ISREG(s.st_mode) && !S_ISDIR(s.st_mode);
 }
 
-static int write_parts(int fd, const vt_file_part *part, int parts)
-{
-    for (int i = 0; i < parts; i++)
-        if (write_all(fd, part[i].data, part[i].bytes))
-            return -1;
-    return 0;
-}
-
-static int write_device(const char *path, const vt_file_part *part, int parts)
+static int write_device(const char *path, content *c)
 {
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0)
         return -1;
-    int failed = write_parts(fd, part, parts);
-    return close(fd) || failed ? -1 : 0;
+    int failed = fill(fd, c), error = errno;
+    if (close(fd) && !failed)
+        return -1;
+    errno = error;
+    return failed;
 }
 
 /* A new file in the folder of `path`, its name left in `temporary`: a short one, because the longest
@@ -63,13 +74,12 @@ static int open_beside(const char *path, char *temporary, size_t room)
     return -1;
 }
 
-static int write_beside(const char *path, char *temporary, size_t room, const vt_file_part *part,
-                        int parts)
+static int write_beside(const char *path, char *temporary, size_t room, content *c)
 {
     int fd = open_beside(path, temporary, room);
     if (fd < 0)
         return -1;
-    int failed = write_parts(fd, part, parts) || fsync(fd);
+    int failed = fill(fd, c) || fsync(fd);
     int error = errno;
     if (close(fd) && !failed) {
         failed = 1;
@@ -83,20 +93,40 @@ static int write_beside(const char *path, char *temporary, size_t room, const vt
     return -1;
 }
 
-int vt_write_file(const char *path, const vt_file_part *part, int parts, vt_status *st)
+int vt_write_whole(const char *path, vt_put_fn put, const void *what, vt_status *st)
 {
+    content c = {put, what, st, false};
     char *behind = realpath(path, NULL); /* of a link, which stays; NULL: nothing there yet */
     const char *target = behind ? behind : path;
     size_t room = strlen(target) + 48;
     char *temporary = vt_alloc(room, 1, "file name", st);
     int failed = -1;
     if (temporary) {
-        failed = in_place(target) ? write_device(target, part, parts)
-                                  : write_beside(target, temporary, room, part, parts);
-        if (failed)
+        failed =
+            in_place(target) ? write_device(target, &c) : write_beside(target, temporary, room, &c);
+        if (failed && !c.refused)
             vt_fail(st, VT_MACHINE, "%s: cannot be written (%s)", path, strerror(errno));
     }
     vt_free(temporary);
     free(behind);
     return failed;
+}
+
+typedef struct {
+    const vt_file_part *part;
+    int parts;
+} part_list;
+
+static int put_parts(const void *what, vt_output *out, vt_status *st)
+{
+    const part_list *list = what;
+    (void)st;
+    for (int i = 0; i < list->parts; i++)
+        vt_put(out, list->part[i].data, list->part[i].bytes);
+    return 0;
+}
+
+int vt_write_file(const char *path, const vt_file_part *part, int parts, vt_status *st)
+{
+    return vt_write_whole(path, put_parts, &(part_list){part, parts}, st);
 }

@@ -126,6 +126,33 @@ static void what_cannot_be_written_is_named_and_leaves_nothing(void **state)
     assert_int_equal(entries(), before + 1);
 }
 
+static int put_and_refuse(const void *what, vt_output *out, vt_status *st)
+{
+    vt_put(out, what, 3);
+    return vt_fail(st, VT_INPUT, "no more");
+}
+
+static void what_cannot_be_made_leaves_the_old_file(void **state)
+{
+    (void)state;
+    vt_status st;
+    assert_int_equal(put(at("kept"), "old", "", &st), 0);
+    int before = entries();
+    assert_int_equal(vt_write_whole(at("kept"), put_and_refuse, "new", &st), -1);
+    assert_int_equal(st.code, VT_INPUT);
+    assert_string_equal(st.text, "no more");
+    holds("kept", "old");
+    assert_int_equal(entries(), before);
+}
+
+static void a_full_disk_is_an_error(void **state)
+{
+    (void)state;
+    vt_status st;
+    assert_int_equal(put("/dev/full", "a", "b", &st), -1);
+    assert_string_equal(st.text, "/dev/full: cannot be written (No space left on device)");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -134,6 +161,8 @@ int main(void)
         cmocka_unit_test(the_longest_names_can_be_written),
         cmocka_unit_test(a_name_without_a_folder_is_in_the_current_one),
         cmocka_unit_test(what_cannot_be_written_is_named_and_leaves_nothing),
+        cmocka_unit_test(what_cannot_be_made_leaves_the_old_file),
+        cmocka_unit_test(a_full_disk_is_an_error),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
