@@ -50,19 +50,16 @@ static int open_masks(vitrun_masks *m, const vitrun_mask_options *o, vt_status *
                            .grid_w = o->grid_w};
     if (check_options(o, st))
         return -1;
-    if ((!shape.layers || !shape.heads) &&
-        vt_masks_extent(o->mask_config, o->masks, o->mask_count, &shape, st))
-        return -1;
     m->threads = o->threads > 0 ? o->threads : 1;
     m->own = vt_masks_load(o->mask_config, o->masks, o->mask_count, &shape, m->threads, st);
     if (!m->own)
         return -1;
-    m->heads = shape.heads, m->prefix = o->prefix, m->grid_h = o->grid_h, m->grid_w = o->grid_w;
+    m->heads = m->own->heads, m->prefix = o->prefix, m->grid_h = o->grid_h, m->grid_w = o->grid_w;
     m->tokens = o->prefix + o->grid_h * o->grid_w;
-    vt_plan_setup setup = {.heads = shape.heads, .head_dim = 1, .images = 1, .threads = m->threads};
+    vt_plan_setup setup = {.heads = m->heads, .head_dim = 1, .images = 1, .threads = m->threads};
     m->masks = m->own;
     m->plans = &m->counted;
-    return vt_plans_build(&m->counted, m->own, shape.layers, m->tokens, &setup, st);
+    return vt_plans_build(&m->counted, m->own, m->own->layers, m->tokens, &setup, st);
 }
 
 vitrun_masks *vitrun_masks_open(const vitrun_mask_options *options, vitrun_error *err)
@@ -215,31 +212,66 @@ int vitrun_masks_draw_query(const vitrun_masks *m, int i, int query, const char 
 
 /* ---- files ---- */
 
-/* One layer as BOOL [N, N], or [heads, N, N] where its head groups differ. */
-static int layer_tensor(const vitrun_masks *m, int first, int groups, st_entry *e, vt_status *st)
+/* A layer's tensor: BOOL [N, N], or [heads, N, N] where its head groups differ. */
+typedef struct {
+    int layer;
+    int first, groups; /* among all groups */
+    char name[16];
+} saved_layer;
+
+typedef struct {
+    const vitrun_masks *m;
+    const saved_layer *layer;
+    size_t layers;
+} saved;
+
+/* The group of a head, among all groups. */
+static int group_of(const vitrun_masks *m, const saved_layer *s, int head)
 {
-    size_t n = (size_t)m->tokens, heads = groups > 1 ? (size_t)m->heads : 1;
-    size_t square;
+    const vt_attn_plan *plan = &m->plans->plan[s->layer];
+    for (int g = 0; g < s->groups; g++)
+        for (int h = 0; h < plan->group[g].heads; h++)
+            if (plan->group[g].head[h] == head)
+                return s->first + g;
+    return s->first;
+}
+
+static int put_mask(const vitrun_masks *m, int i, vt_output *out, vt_status *st)
+{
+    vt_mask full;
+    const vt_mask *mask = mask_at(m, i, &full, st);
     uint64_t *bits = vt_alloc(vt_mask_words(m->tokens), sizeof *bits, "mask row", st);
-    uint8_t *data = NULL;
-    if (bits && vt_mul(n, n, &square))
-        data = vt_alloc(heads, square, "mask", st);
-    for (int g = 0; data && g < groups; g++) {
-        vt_mask full;
-        const vt_mask *mask = mask_at(m, first + g, &full, st);
-        const vt_attn_group *group = &m->plans->plan[m->plans->group[first].pub.layer].group[g];
-        for (int h = 0; h < (groups > 1 ? group->heads : 1); h++)
-            for (size_t q = 0; q < n; q++)
-                unpack_row(mask, (int)q, bits,
-                           data + ((groups > 1 ? group->head[h] : 0) * n + q) * n);
+    uint8_t *row = bits ? vt_alloc((size_t)m->tokens, 1, "mask row", st) : NULL;
+    for (int q = 0; row && q < m->tokens && !out->error; q++) {
+        unpack_row(mask, q, bits, row);
+        vt_put(out, row, (size_t)m->tokens);
     }
+    int failed = row ? 0 : -1;
     vt_free(bits);
-    e->dtype = ST_BOOL;
-    e->rank = groups > 1 ? 3 : 2;
-    uint64_t shape[3] = {heads, n, n};
-    memcpy(e->shape, groups > 1 ? shape : shape + 1, sizeof *shape * (size_t)e->rank);
-    e->data = data;
-    return data ? 0 : -1;
+    vt_free(row);
+    return failed;
+}
+
+/* Row by row: large masks have more bytes than most machines. */
+static int put_layers(const void *what, vt_output *out, vt_status *st)
+{
+    const saved *s = what;
+    for (size_t i = 0; i < s->layers; i++)
+        for (int h = 0; h < (s->layer[i].groups > 1 ? s->m->heads : 1); h++)
+            if (put_mask(s->m, group_of(s->m, &s->layer[i], h), out, st))
+                return -1;
+    return 0;
+}
+
+static void describe(const vitrun_masks *m, int first, saved_layer *s, st_entry *e)
+{
+    uint64_t n = (uint64_t)m->tokens, shape[3] = {(uint64_t)m->heads, n, n};
+    s->layer = m->plans->group[first].pub.layer;
+    s->first = first;
+    s->groups = m->plans->plan[s->layer].groups;
+    snprintf(s->name, sizeof s->name, "layer%d", s->layer);
+    *e = (st_entry){.name = s->name, .dtype = ST_BOOL, .rank = s->groups > 1 ? 3 : 2};
+    memcpy(e->shape, shape + 3 - e->rank, sizeof *shape * (size_t)e->rank);
 }
 
 int vitrun_masks_save(const vitrun_masks *m, const char *path, vitrun_error *err)
@@ -247,21 +279,12 @@ int vitrun_masks_save(const vitrun_masks *m, const char *path, vitrun_error *err
     vt_status st = {0};
     size_t layers = (size_t)m->plans->layers, done = 0;
     st_entry *entry = vt_alloc(layers, sizeof *entry, "mask list", &st);
-    char(*name)[16] = vt_alloc(layers, sizeof *name, "mask list", &st);
-    int failed = entry && name ? 0 : -1;
-    for (int g = 0; !failed && g < m->plans->groups;) {
-        int layer = m->plans->group[g].pub.layer, groups = m->plans->plan[layer].groups;
-        snprintf(name[done], sizeof *name, "layer%d", layer);
-        entry[done].name = name[done];
-        failed = layer_tensor(m, g, groups, &entry[done], &st);
-        done += !failed;
-        g += groups;
-    }
-    if (!failed)
-        failed = st_write(path, entry, done, &st);
-    for (size_t i = 0; entry && i < done; i++)
-        vt_free((void *)entry[i].data);
+    saved_layer *layer = entry ? vt_alloc(layers, sizeof *layer, "mask list", &st) : NULL;
+    for (int g = 0; layer && g < m->plans->groups; g += layer[done++].groups)
+        describe(m, g, &layer[done], &entry[done]);
+    saved all = {m, layer, done};
+    int failed = layer ? st_write_from(path, entry, done, put_layers, &all, &st) : -1;
     vt_free(entry);
-    vt_free(name);
+    vt_free(layer);
     return failed ? vitrun_fail(err, &st) : 0;
 }

@@ -19,7 +19,7 @@
 #include "weights_tools/file.h"
 #include "weights_tools/timm_config.h"
 
-enum { MAX_DOCUMENT = 16 << 20, MAX_EXTENT = 4096 };
+enum { MAX_DOCUMENT = 16 << 20, MAX_EXTENT = 4096, MAX_HEADS = 1 << 16 };
 
 /* An expression and where it stands: in the document at `path`, or in a --mask text. */
 typedef struct entry {
@@ -42,10 +42,6 @@ typedef struct {
 typedef struct { /* what vt_masks really is: the patterns live with the masks */
     vt_masks masks;
     vt_pattern_env env;
-    struct made {
-        const vt_pattern *pattern;
-        vt_prefix_policy policy;
-    } * made; /* [masks.masks] what masks.mask[i] was made of */
 } owned_masks;
 
 typedef struct {
@@ -60,7 +56,8 @@ typedef struct {
     layer_plan *plan; /* [layers] */
     entry **head;     /* [layers * heads], the plans' */
     entry *entries;
-    bool *in; /* [max(layers, heads)] a set being read */
+    bool *in;   /* [layers + heads] a set being read */
+    int *group; /* [heads] of the layer being built */
     vt_status *st;
 } loader;
 
@@ -462,50 +459,52 @@ static int read_options(loader *l, const char *const *texts, int count)
 /* ---- building ---- */
 
 /* The mask of a pattern under a policy: one object for equal ones. */
-static const vt_mask *mask_of(loader *l, const vt_pattern *p, vt_prefix_policy policy)
+static const vt_mask *mask_of(loader *l, vt_pattern *p, vt_prefix_policy policy)
 {
-    owned_masks *o = l->out;
+    vt_masks *m = &l->out->masks;
     if (p->whole || l->shape->prefix == 0)
         policy = VT_PREFIX_FULL;
-    for (int i = 0; i < o->masks.masks; i++)
-        if (o->made[i].pattern == p && o->made[i].policy == policy)
-            return o->masks.mask[i];
+    if (p->mask[policy])
+        return p->mask[policy];
     vt_mask *mask = vt_mask_compose(p, l->shape->prefix, policy, l->st);
-    if (!mask)
-        return NULL;
-    o->made[o->masks.masks] = (struct made){p, policy};
-    o->masks.mask[o->masks.masks++] = mask;
-    return mask;
+    if (mask)
+        m->mask[m->masks++] = mask;
+    return p->mask[policy] = mask;
 }
 
-static vt_mask_group *group_of(vt_layer_masks *layer, const vt_mask *mask)
+/* The index of the layer's group with this mask, which may be a new one; -1 on failure. */
+static int group_of(loader *l, vt_layer_masks *layer, const vt_mask *mask, const entry *e)
 {
     for (int g = 0; g < layer->groups; g++)
         if (layer->group[g].mask == mask)
-            return &layer->group[g];
-    return NULL;
+            return g;
+    vt_mask_group *g = &layer->group[layer->groups++];
+    g->mask = mask;
+    g->text = vt_strdup(mask ? e->expression + strspn(e->expression, " \t") : "dense", l->st);
+    return g->text ? layer->groups - 1 : -1;
 }
 
-static int add_head(loader *l, vt_layer_masks *layer, int head, const vt_mask *mask,
-                    const char *expression)
+/* Fills the groups' head lists from the groups of the heads. */
+static int list_heads(loader *l, vt_layer_masks *layer)
 {
-    vt_mask_group *g = group_of(layer, mask);
-    if (!g) {
-        g = &layer->group[layer->groups++];
-        g->mask = mask;
-        g->text = vt_strdup(mask ? expression : "dense", l->st);
-        g->head = vt_alloc((size_t)l->shape->heads, sizeof *g->head, "masks", l->st);
-        if (!g->text || !g->head)
+    for (int g = 0; g < layer->groups; g++) {
+        vt_mask_group *group = &layer->group[g];
+        group->head = vt_alloc((size_t)group->heads, sizeof *group->head, "masks", l->st);
+        if (!group->head)
             return -1;
+        group->heads = 0;
     }
-    g->head[g->heads++] = (uint16_t)head;
+    for (int h = 0; h < l->shape->heads; h++) {
+        vt_mask_group *group = &layer->group[l->group[h]];
+        group->head[group->heads++] = (uint16_t)h;
+    }
     return 0;
 }
 
 static int build_layer(loader *l, const layer_plan *plan, vt_layer_masks *layer)
 {
     const entry *last = NULL;
-    const vt_pattern *p = NULL;
+    vt_pattern *p = NULL;
     for (int h = 0; h < l->shape->heads; h++) {
         const entry *e = plan->head[h];
         const vt_mask *mask = NULL;
@@ -515,11 +514,11 @@ static int build_layer(loader *l, const layer_plan *plan, vt_layer_masks *layer)
         if (e && p->row != vt_row_all && !(mask = mask_of(l, p, plan->policy)))
             return -1;
         last = e ? e : last;
-        if (add_head(l, layer, h, mask,
-                     e ? e->expression + strspn(e->expression, " \t") : "dense") < 0)
+        if ((l->group[h] = group_of(l, layer, mask, e)) < 0)
             return -1;
+        layer->group[l->group[h]].heads++;
     }
-    return 0;
+    return list_heads(l, layer);
 }
 
 static int build_layers(loader *l)
@@ -539,70 +538,7 @@ static int build_layers(loader *l)
     return 0;
 }
 
-/* ---- all of it ---- */
-
-static int load(loader *l, const char *const *texts, int count)
-{
-    for (int i = 0; i < l->shape->layers; i++)
-        l->plan[i] =
-            (layer_plan){l->head + (size_t)i * (size_t)l->shape->heads, NULL, l->policy, -1, NULL};
-    if (l->config && (read_document(l) < 0 || keep_folder(l) < 0 || read_top(l) < 0))
-        return -1;
-    return read_options(l, texts, count) < 0 ? -1 : build_layers(l);
-}
-
-static int open_loader(loader *l, owned_masks *o, const vt_mask_shape *shape, int threads)
-{
-    size_t layers = (size_t)shape->layers, heads = (size_t)shape->heads, both;
-    if (!vt_mul(layers, heads, &both))
-        return vt_fail(l->st, VT_MACHINE, "masks: %zu layers of %zu heads", layers, heads);
-    l->out = o;
-    l->env = &o->env;
-    l->shape = &o->env.shape;
-    o->masks.layers = shape->layers;
-    o->masks.density_threshold = -1;
-    if (vt_pattern_env_open(&o->env, shape, threads, l->st) < 0)
-        return -1;
-    o->masks.layer = vt_alloc(layers, sizeof *o->masks.layer, "masks", l->st);
-    o->masks.mask = o->masks.layer ? vt_alloc(both, sizeof *o->masks.mask, "masks", l->st) : NULL;
-    o->made = o->masks.mask ? vt_alloc(both, sizeof *o->made, "masks", l->st) : NULL;
-    l->plan = o->made ? vt_alloc(layers, sizeof *l->plan, "masks", l->st) : NULL;
-    l->head = l->plan ? vt_alloc(both, sizeof *l->head, "masks", l->st) : NULL;
-    l->in = l->head ? vt_alloc(layers + heads, sizeof *l->in, "masks", l->st) : NULL;
-    return l->in ? 0 : -1;
-}
-
-static void close_loader(loader *l)
-{
-    for (entry *e = l->entries, *next; e; e = next) {
-        next = e->next;
-        vt_free(e);
-    }
-    vt_free(l->text);
-    vt_free(l->plan);
-    vt_free(l->head);
-    vt_free(l->in);
-    json_decref(l->doc);
-    if (l->env)
-        l->env->named = NULL;
-}
-
-vt_masks *vt_masks_load(const char *config, const char *const *texts, int count,
-                        const vt_mask_shape *shape, int threads, vt_status *st)
-{
-    loader l = {.config = config, .policy = VT_PREFIX_FULL, .st = st};
-    owned_masks *o = vt_alloc(1, sizeof *o, "masks", st);
-    if (!o)
-        return NULL;
-    bool ok = open_loader(&l, o, shape, threads) == 0 && load(&l, texts, count) == 0;
-    close_loader(&l);
-    if (ok)
-        return &o->masks;
-    vt_masks_free(&o->masks);
-    return NULL;
-}
-
-/* ---- without a model ---- */
+/* ---- layers and heads, where no model says ---- */
 
 static void raise_to(int *out, int extent)
 {
@@ -636,22 +572,93 @@ static int text_extent(const char *text, int *layers, vt_status *st)
     return 0;
 }
 
-int vt_masks_extent(const char *config, const char *const *texts, int count, vt_mask_shape *shape,
-                    vt_status *st)
+/* Gives shape->layers and shape->heads that are 0 what is named, and bounds both. */
+static int find_shape(const loader *l, const char *const *texts, int count, vt_mask_shape *shape)
 {
-    loader l = {.config = config, .st = st};
-    int layers = 1, heads = 1, rc = config ? read_document(&l) : 0;
-    if (rc == 0)
-        document_extent(l.doc, &layers, &heads);
-    for (int i = 0; i < count && rc == 0; i++)
-        rc = text_extent(texts[i], &layers, st);
-    if (rc == 0 && (layers > MAX_EXTENT || heads > MAX_EXTENT))
-        rc = vt_fail(st, config ? VT_INPUT : VT_USAGE, "%s: more than %d layers or heads are named",
-                     config ? config : "--mask", MAX_EXTENT);
-    shape->layers = shape->layers ? shape->layers : layers;
-    shape->heads = shape->heads ? shape->heads : heads;
+    const char *source = l->config ? l->config : "--mask";
+    int layers = 1, heads = 1;
+    document_extent(l->doc, &layers, &heads);
+    for (int i = 0; i < count; i++)
+        if (text_extent(texts[i], &layers, l->st))
+            return -1;
+    layers = shape->layers ? shape->layers : layers;
+    heads = shape->heads ? shape->heads : heads;
+    if ((!shape->layers && layers > MAX_EXTENT) || (!shape->heads && heads > MAX_EXTENT))
+        return vt_fail(l->st, l->config ? VT_INPUT : VT_USAGE,
+                       "%s: more than %d layers or heads are named", source, MAX_EXTENT);
+    if ((int64_t)layers * heads > MAX_HEADS)
+        return vt_fail(l->st, l->config ? VT_INPUT : VT_USAGE,
+                       "%s: %d layers of %d heads (expected at most %d heads in all layers)",
+                       source, layers, heads, MAX_HEADS);
+    shape->layers = layers;
+    shape->heads = heads;
+    return 0;
+}
+
+/* ---- all of it ---- */
+
+static int load(loader *l, const char *const *texts, int count)
+{
+    for (int i = 0; i < l->shape->layers; i++)
+        l->plan[i] =
+            (layer_plan){l->head + (size_t)i * (size_t)l->shape->heads, NULL, l->policy, -1, NULL};
+    if (l->doc && (keep_folder(l) < 0 || read_top(l) < 0))
+        return -1;
+    return read_options(l, texts, count) < 0 ? -1 : build_layers(l);
+}
+
+/* Room for layers * heads, which find_shape() bounds. */
+static int open_loader(loader *l, owned_masks *o, const vt_mask_shape *shape, int threads)
+{
+    size_t layers = (size_t)shape->layers, heads = (size_t)shape->heads, both = layers * heads;
+    l->out = o;
+    l->env = &o->env;
+    l->shape = &o->env.shape;
+    o->masks.layers = shape->layers;
+    o->masks.heads = shape->heads;
+    o->masks.density_threshold = -1;
+    if (vt_pattern_env_open(&o->env, shape, threads, l->st) < 0)
+        return -1;
+    o->masks.layer = vt_alloc(layers, sizeof *o->masks.layer, "masks", l->st);
+    o->masks.mask = o->masks.layer ? vt_alloc(both, sizeof *o->masks.mask, "masks", l->st) : NULL;
+    l->plan = o->masks.mask ? vt_alloc(layers, sizeof *l->plan, "masks", l->st) : NULL;
+    l->head = l->plan ? vt_alloc(both, sizeof *l->head, "masks", l->st) : NULL;
+    l->in = l->head ? vt_alloc(layers + heads, sizeof *l->in, "masks", l->st) : NULL;
+    l->group = l->in ? vt_alloc(heads, sizeof *l->group, "masks", l->st) : NULL;
+    return l->group ? 0 : -1;
+}
+
+static void close_loader(loader *l)
+{
+    for (entry *e = l->entries, *next; e; e = next) {
+        next = e->next;
+        vt_free(e);
+    }
+    vt_free(l->text);
+    vt_free(l->plan);
+    vt_free(l->head);
+    vt_free(l->in);
+    vt_free(l->group);
+    json_decref(l->doc);
+    if (l->env)
+        l->env->named = NULL;
+}
+
+vt_masks *vt_masks_load(const char *config, const char *const *texts, int count,
+                        const vt_mask_shape *shape, int threads, vt_status *st)
+{
+    loader l = {.config = config, .policy = VT_PREFIX_FULL, .st = st};
+    vt_mask_shape full = *shape;
+    owned_masks *o = vt_alloc(1, sizeof *o, "masks", st);
+    if (!o)
+        return NULL;
+    bool ok = (!config || read_document(&l) == 0) && find_shape(&l, texts, count, &full) == 0 &&
+              open_loader(&l, o, &full, threads) == 0 && load(&l, texts, count) == 0;
     close_loader(&l);
-    return rc;
+    if (ok)
+        return &o->masks;
+    vt_masks_free(&o->masks);
+    return NULL;
 }
 
 static void free_layer(vt_layer_masks *layer)
@@ -675,7 +682,6 @@ void vt_masks_free(vt_masks *m)
         vt_mask_free(m->mask[i]);
     vt_free(m->layer);
     vt_free(m->mask);
-    vt_free(o->made);
     if (o->env.memo)
         vt_pattern_env_close(&o->env);
     vt_free(o);

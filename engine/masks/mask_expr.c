@@ -248,15 +248,18 @@ static vt_pattern *read_constructor(parser *p, size_t at, const char *name)
 static vt_pattern *unknown_name(const parser *p, size_t at, const char *name)
 {
     char text[256];
-    if (vt_pattern_is_type(name)) {
-        snprintf(text, sizeof text, "'%s' is a pattern type: write %s(...)", name, name);
+    const char *arguments = vt_pattern_arguments(name);
+    if (arguments) {
+        snprintf(text, sizeof text, "'%s' is a pattern type: write %s%s", name, name, arguments);
     } else {
         const char **names = vt_pattern_names(p->env, p->st);
         if (!names)
             return NULL;
         const char *near = vt_nearest(name, names);
-        snprintf(text, sizeof text, "unknown pattern '%s'%s%.63s%s", name,
-                 near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
+        arguments = near && !json_object_get(p->env->named, near) ? vt_pattern_arguments(near) : "";
+        snprintf(text, sizeof text, "unknown pattern '%s'%s%.63s%s%s", name,
+                 near ? " (did you mean '" : "", near ? near : "", arguments ? arguments : "",
+                 near ? "'?)" : "");
         vt_free(names);
     }
     fail_at(p, at, text);

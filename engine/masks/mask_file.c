@@ -279,38 +279,49 @@ static void tuple(cursor *c, source *s)
     }
 }
 
-/* {'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), }: each key once, in any order. */
-static int parse_dict(source *s, const char *text, char descr[8], bool *fortran, vt_status *st)
+typedef struct {
+    char descr[8];
+    bool fortran;
+    int seen; /* keys, one bit each */
+} npy_dict;
+
+/* One KEY: VALUE, each key once. */
+static void item(cursor *c, source *s, npy_dict *d)
+{
+    static const char *const keys[] = {"descr", "fortran_order", "shape"};
+    char key[16] = "";
+    int k = 0;
+    quoted(c, key, sizeof key);
+    need(c, ":");
+    while (k < 3 && strcmp(keys[k], key) != 0)
+        k++;
+    if (c->bad || k == 3 || d->seen >> k & 1) {
+        c->bad = true;
+        return;
+    }
+    d->seen |= 1 << k;
+    if (k == 0)
+        quoted(c, d->descr, sizeof d->descr);
+    else if (k == 2)
+        tuple(c, s);
+    else if (!(d->fortran = accept(c, "True")))
+        need(c, "False");
+}
+
+/* {'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), }: in any order. */
+static int parse_dict(source *s, const char *text, npy_dict *d, vt_status *st)
 {
     cursor c = {text, false};
-    int seen = 0;
     need(&c, "{");
     while (!c.bad && !accept(&c, "}")) {
-        char key[16] = "";
-        quoted(&c, key, sizeof key);
-        need(&c, ":");
-        int bit = strcmp(key, "descr") == 0           ? 1
-                  : strcmp(key, "fortran_order") == 0 ? 2
-                  : strcmp(key, "shape") == 0         ? 4
-                                                      : 0;
-        if (c.bad || !bit || (seen & bit)) {
-            c.bad = true;
-            break;
-        }
-        seen |= bit;
-        if (bit == 1)
-            quoted(&c, descr, 8);
-        else if (bit == 4)
-            tuple(&c, s);
-        else if (!(*fortran = accept(&c, "True")))
-            need(&c, "False");
+        item(&c, s, d);
         if (!accept(&c, ",")) {
             need(&c, "}");
             break;
         }
     }
     c.at += strspn(c.at, " \t\n");
-    if (c.bad || seen != 7 || *c.at)
+    if (c.bad || d->seen != 7 || *c.at)
         return vt_fail(st, VT_INPUT,
                        "%s: broken .npy header (expected descr, fortran_order and a "
                        "shape of up to %d sizes)",
@@ -318,7 +329,7 @@ static int parse_dict(source *s, const char *text, char descr[8], bool *fortran,
     return 0;
 }
 
-static int describe_npy(source *s, const char *descr, bool fortran, vt_status *st)
+static int describe_npy(source *s, const npy_dict *d, vt_status *st)
 {
     static const number known[] = {
         {"|b1", 1, 0}, {"|u1", 1, 0},      {"|i1", 1, 0},          {"<u2", 2, 0},
@@ -326,14 +337,14 @@ static int describe_npy(source *s, const char *descr, bool fortran, vt_status *s
         {"<i8", 8, 0}, {"<f2", 2, 0x7c00}, {"<f4", 4, 0x7f800000}, {"<f8", 8, 0x7ff0000000000000},
     };
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if (strcmp(known[i].name, descr) == 0)
+        if (strcmp(known[i].name, d->descr) == 0)
             s->type = known[i];
     if (!s->type.bytes)
         return vt_fail(st, VT_INPUT,
                        "%s: .npy type is '%s' (expected booleans, integers or floats "
                        "in little-endian order)",
-                       s->path, descr);
-    if (fortran && s->rank > 1)
+                       s->path, d->descr);
+    if (d->fortran && s->rank > 1)
         return vt_fail(st, VT_INPUT,
                        "%s: .npy is in Fortran order (expected C order, as "
                        "numpy.ascontiguousarray gives)",
@@ -345,8 +356,7 @@ static int describe_npy(source *s, const char *descr, bool fortran, vt_status *s
 static int open_npy(source *s, uint64_t file_size, vt_status *st)
 {
     uint8_t head[12];
-    char descr[8] = "";
-    bool fortran = false;
+    npy_dict dict = {.seen = 0};
     if (file_size < sizeof head)
         return vt_fail(st, VT_INPUT, "%s: .npy file is cut short", s->path);
     if (vt_file_read(s->fd, s->path, 0, head, sizeof head, st) < 0)
@@ -363,9 +373,9 @@ static int open_npy(source *s, uint64_t file_size, vt_status *st)
     char *text = vt_alloc((size_t)size + 1, 1, ".npy header", st);
     int rc = text ? vt_file_read(s->fd, s->path, start, text, (size_t)size, st) : -1;
     if (rc == 0)
-        rc = parse_dict(s, text, descr, &fortran, st);
+        rc = parse_dict(s, text, &dict, st);
     vt_free(text);
-    return rc < 0 ? -1 : describe_npy(s, descr, fortran, st);
+    return rc < 0 ? -1 : describe_npy(s, &dict, st);
 }
 
 static int check_npy_size(const source *s, uint64_t file_size, vt_status *st)

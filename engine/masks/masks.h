@@ -19,8 +19,8 @@
 
 typedef enum { VT_PREFIX_FULL, VT_PREFIX_ROWS, VT_PREFIX_COLUMNS, VT_PREFIX_NONE } vt_prefix_policy;
 
-typedef struct { /* what masks must fit */
-    int layers, heads;
+typedef struct {        /* what masks must fit */
+    int layers, heads;  /* 0 where no model says: as many as are named, at least 1 */
     int prefix;         /* X: class, distillation and register tokens */
     int grid_h, grid_w; /* patches */
 } vt_mask_shape;
@@ -40,26 +40,22 @@ typedef struct {
 } vt_layer_masks;
 
 typedef struct vt_masks {
-    int layers;
+    int layers, heads;
     vt_layer_masks *layer;    /* [layers] */
     double density_threshold; /* of the document, < 0: not given */
     vt_mask **mask;           /* owned: every distinct mask object */
     int masks;
 } vt_masks;
 
-/* `config` is the path of a mask configuration or NULL. `texts` are --mask options, which may use its
- * named patterns and replace its entries for their layers, a later text those of an earlier one.
- * `version` may be left out; layers and heads that are not named are dense. Errors of files are
- * VT_INPUT and name file, line, column and path inside the document; errors of texts are VT_USAGE.
- * `threads` for building random patterns. NULL with st set on failure. */
+/* `config` is the path of a mask configuration or NULL; it is read once and may be a pipe. `texts`
+ * are --mask options, which may use its named patterns and replace its entries for their layers, a
+ * later text those of an earlier one. `version` may be left out; layers and heads that are not named
+ * are dense; more than 65536 heads in all layers are refused. Errors of files are VT_INPUT and name
+ * file, line, column and path inside the document; errors of texts are VT_USAGE. `threads` for
+ * building random patterns. NULL with st set on failure. */
 vt_masks *vt_masks_load(const char *config, const char *const *texts, int count,
                         const vt_mask_shape *shape, int threads, vt_status *st);
 void vt_masks_free(vt_masks *m); /* NULL is fine */
-
-/* Where no model says: raises shape->layers and shape->heads that are 0 to what the configuration
- * and texts name (highest index + 1; 1 where none is named). */
-int vt_masks_extent(const char *config, const char *const *texts, int count, vt_mask_shape *shape,
-                    vt_status *st);
 
 /* Pictures: the N x N matrix (scaled down to at most `side` pixels a side when larger), and what
  * query token `query` sees on the patch grid. RGB, caller frees with vt_free. */

@@ -45,7 +45,8 @@ struct vt_pattern {
     size_t words;
     vt_pattern **child;
     int children;
-    vt_pattern *next; /* in the environment's list of all */
+    const vt_mask *mask[4]; /* made of it, by prefix policy; NULL: none yet */
+    vt_pattern *next;       /* in the environment's list of all */
 };
 
 /* ---- pattern_rows.c ---- */
@@ -141,7 +142,9 @@ vt_pattern *vt_pattern_combine(vt_pattern_env *env, char op, vt_pattern **child,
 vt_pattern *vt_pattern_build(vt_pattern_env *env, json_t *spec, struct vt_fault *fault,
                              vt_status *st);
 
-bool vt_pattern_is_type(const char *name); /* of patterns and probabilities; aliases too */
+/* How a call of the type is written after its name: "()" or "(...)"; NULL for what is no type of
+ * patterns or probabilities. Aliases too. */
+const char *vt_pattern_arguments(const char *name);
 /* All that an expression may name, NULL-terminated, for suggestions; free with vt_free. */
 const char **vt_pattern_names(const vt_pattern_env *env, vt_status *st);
 

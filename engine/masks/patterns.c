@@ -572,9 +572,11 @@ static const type *find_type(const type *table, const char *name)
     return NULL;
 }
 
-bool vt_pattern_is_type(const char *name)
+const char *vt_pattern_arguments(const char *name)
 {
-    return find_type(types, name) || find_type(probabilities, name);
+    const type *t = find_type(types, name);
+    t = t ? t : find_type(probabilities, name);
+    return !t ? NULL : t->parameter[0] ? "(...)" : "()";
 }
 
 const char **vt_pattern_names(const vt_pattern_env *env, vt_status *st)

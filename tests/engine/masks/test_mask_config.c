@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -179,28 +180,108 @@ static void a_fault_behind_a_text_is_placed_in_the_document(void **state)
     assert_int_equal(st.code, VT_INPUT);
 }
 
+/* "LAYERS x HEADS" of masks loaded where no model says, or the error. */
+static const char *extent(const char *config, const char *const *texts, int count, int heads)
+{
+    static vt_status st;
+    static char found[32];
+    vt_mask_shape shape = {0, heads, 1, 2, 2};
+    vt_masks *m = vt_masks_load(config, texts, count, &shape, 1, &st);
+    if (!m)
+        return strchr(st.text, ':');
+    snprintf(found, sizeof found, "%dx%d", m->layers, m->heads);
+    vt_masks_free(m);
+    return found;
+}
+
 static void the_extent_is_what_is_named(void **state)
 {
     (void)state;
-    vt_status st = {VT_OK, ""};
-    vt_mask_shape shape = {0, 0, 1, 14, 14};
-    const char *texts[] = {"17-: dense", "axial_2d()"};
+    const char *texts[] = {"17-: dense", "axial_2d()"}, *far = "99999999: dense";
     write_bytes(example, strlen(example));
-    assert_int_equal(vt_masks_extent(path, NULL, 0, &shape, &st), 0);
-    assert_int_equal(shape.layers, 11);
-    assert_int_equal(shape.heads, 10);
-    shape = (vt_mask_shape){0, 3, 1, 14, 14};
-    assert_int_equal(vt_masks_extent(NULL, texts, 2, &shape, &st), 0);
-    assert_int_equal(shape.layers, 18);
-    assert_int_equal(shape.heads, 3);
-    shape = (vt_mask_shape){0, 0, 1, 14, 14};
-    assert_int_equal(vt_masks_extent(NULL, texts + 1, 1, &shape, &st), 0);
-    assert_int_equal(shape.layers, 1);
-    assert_int_equal(shape.heads, 1);
-    texts[0] = "99999999: dense";
-    shape.layers = 0;
-    assert_int_equal(vt_masks_extent(NULL, texts, 1, &shape, &st), -1);
-    assert_string_equal(st.text, "--mask: more than 4096 layers or heads are named");
+    assert_string_equal(extent(path, NULL, 0, 0), "11x10");
+    assert_string_equal(extent(path, texts, 1, 0), "18x10");
+    assert_string_equal(extent(NULL, texts, 2, 10), "18x10");
+    assert_string_equal(extent(NULL, texts + 1, 1, 0), "1x1");
+    assert_string_equal(extent(NULL, &far, 1, 0), ": more than 4096 layers or heads are named");
+}
+
+static void few_bytes_cannot_ask_for_many_heads(void **state)
+{
+    (void)state;
+    const char *last = "4095: dense";
+    const char *json = "{\"layers\": {\"4095\": {\"heads\": {\"4095\": \"axial_2d()\"}}}}";
+    write_bytes(json, strlen(json));
+    assert_string_equal(extent(path, NULL, 0, 0),
+                        ": 4096 layers of 4096 heads (expected at most 65536 heads in all layers)");
+    assert_string_equal(extent(NULL, &last, 1, 17),
+                        ": 4096 layers of 17 heads (expected at most 65536 heads in all layers)");
+    assert_string_equal(extent(NULL, &last, 1, 16), "4096x16");
+}
+
+static void heads_with_equal_masks_are_one_group(void **state)
+{
+    (void)state;
+    vt_masks *m = load("{\"patterns\": {\"a\": \"local_2d(distance=2)\", \"all\": \"dense\"},"
+                       "\"layers\": {\"0\": {\"heads\": {\"1\": \"a\", \"0,5\": \"axial_2d()\","
+                       "\"3\": \"local_2d(distance=2)\", \"4\": \"all\", \"9\": \" (a) \"}}}}");
+    const vt_layer_masks *layer = &m->layer[0];
+    const uint16_t axial[] = {0, 5}, near[] = {1, 3, 9}, dense[] = {2, 4, 6, 7, 8, 10, 11};
+    assert_int_equal(layer->groups, 3);
+    assert_int_equal(layer->group[0].heads, 2);
+    assert_memory_equal(layer->group[0].head, axial, sizeof axial);
+    assert_int_equal(layer->group[1].heads, 3);
+    assert_memory_equal(layer->group[1].head, near, sizeof near);
+    assert_string_equal(layer->group[1].text, "a");
+    assert_null(layer->group[2].mask);
+    assert_int_equal(layer->group[2].heads, 7);
+    assert_memory_equal(layer->group[2].head, dense, sizeof dense);
+    vt_masks_free(m);
+}
+
+/* Loads from a pipe what a child writes: `before` spaces, then text. */
+static vt_masks *load_from_pipe(size_t before, const char *text, vt_status *st)
+{
+    int ends[2];
+    char name[32];
+    vt_mask_shape shape = {0, 0, 1, 2, 2};
+    assert_int_equal(pipe(ends), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        FILE *f = fdopen(ends[1], "w");
+        close(ends[0]);
+        for (size_t i = 0; i < before && putc(' ', f) != EOF; i++)
+            ;
+        fputs(text, f);
+        fclose(f);
+        _exit(0);
+    }
+    close(ends[1]);
+    snprintf(name, sizeof name, "/dev/fd/%d", ends[0]);
+    vt_masks *m = vt_masks_load(name, NULL, 0, &shape, 1, st);
+    close(ends[0]);
+    waitpid(child, NULL, 0);
+    return m;
+}
+
+static void a_document_may_be_a_pipe(void **state)
+{
+    (void)state;
+    vt_status st = {VT_OK, ""};
+    vt_masks *m = load_from_pipe(200000, "{\"layers\": {\"2\": \"axial_2d()\"}}", &st);
+    if (!m)
+        fail_msg("%s", st.text);
+    assert_int_equal(m->layers, 3);
+    assert_non_null(m->layer[2].group[0].mask);
+    vt_masks_free(m);
+    assert_null(load_from_pipe(0, "", &st));
+    assert_non_null(strstr(st.text, ":1:1: unexpected token near end of file"));
+    assert_null(load_from_pipe((16 << 20) + 1, "{}", &st));
+    assert_non_null(strstr(st.text, "file is too large (at most 16777216 bytes are read)"));
+    st.code = VT_OK;
+    assert_null(vt_masks_load("/dev/zero", NULL, 0, &(vt_mask_shape){1, 1, 1, 2, 2}, 1, &st));
+    assert_string_equal(st.text, "/dev/zero: is no regular file (expected a file)");
 }
 
 static const struct {
@@ -445,6 +526,9 @@ int main(void)
         cmocka_unit_test(texts_replace_the_entries_of_their_layers),
         cmocka_unit_test(a_fault_behind_a_text_is_placed_in_the_document),
         cmocka_unit_test(the_extent_is_what_is_named),
+        cmocka_unit_test(few_bytes_cannot_ask_for_many_heads),
+        cmocka_unit_test(heads_with_equal_masks_are_one_group),
+        cmocka_unit_test(a_document_may_be_a_pipe),
         cmocka_unit_test(every_error_names_line_column_and_path),
         cmocka_unit_test(an_absent_file_and_a_folder_are_named),
         cmocka_unit_test(every_cut_of_a_document_is_refused),

@@ -93,7 +93,10 @@ static const struct {
 } errors[] = {
     {"", "column 1: expected a pattern, found the end"},
     {"   ", "column 4: expected a pattern, found the end"},
-    {"axial_2d", "column 1: 'axial_2d' is a pattern type: write axial_2d(...)"},
+    {"axial_2d", "column 1: 'axial_2d' is a pattern type: write axial_2d()"},
+    {"local_2d", "column 1: 'local_2d' is a pattern type: write local_2d(...)"},
+    {"axail_2d", "column 1: unknown pattern 'axail_2d' (did you mean 'axial_2d()'?)"},
+    {"locl_2d", "column 1: unknown pattern 'locl_2d' (did you mean 'local_2d(...)'?)"},
     {"axial_2d(", "column 10: expected NAME=VALUE, found the end"},
     {"axial_2d() near", "column 12: expected '|', '&' or the end, found 'n'"},
     {"axial_2d())", "column 11: expected '|', '&' or the end, found ')'"},
