@@ -1,5 +1,6 @@
 /* Measures the CPU's attention kernels against the machine's own multiply-add peak, taken in the
- * same run and interleaved with them. Not a test. Rates are of the best round, against the best peak.
+ * same run and interleaved with them. Not a test. Rates are of the best round, against the best
+ * peak.
  *
  *   build/tests/bench_attention_cpu [isa] [threads] [head_dim] [fp32|bf16] [rounds] [grid side]
  *
@@ -17,7 +18,8 @@
 
 enum { HEADS = 12, MOST_ROUNDS = 64 };
 
-/* Wall clock; with one thread its processor time, which other programs on the machine disturb less. */
+/* Wall clock; with one thread its processor time, which other programs on the machine disturb
+ * less. */
 static clockid_t the_clock = CLOCK_MONOTONIC;
 
 static double now(void)

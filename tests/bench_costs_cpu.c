@@ -163,7 +163,8 @@ static const double *features(const run *r, bool panels)
     return panels ? r->panels : r->rows;
 }
 
-/* Non-negative x [count] that makes sum x f / ns nearest to 1 over the runs: one unknown at a time. */
+/* Non-negative x [count] that makes sum x f / ns nearest to 1 over the runs: one unknown at a
+ * time. */
 static void fit(double *x, int count, bool panels)
 {
     for (int step = 0; step < 20000; step++)

@@ -1,6 +1,7 @@
-/* Measures the linear layers of ViT-B on the CPU, our own product and oneDNN interleaved, against the
- * multiply-add peak of the same run. Not a test. Twelve copies of the weights, as twelve blocks have
- * them, so that weights come from memory. Rates are of the best round, against the best peak.
+/* Measures the linear layers of ViT-B on the CPU, our own product and oneDNN interleaved, against
+ * the multiply-add peak of the same run. Not a test. Twelve copies of the weights, as twelve
+ * blocks have them, so that weights come from memory. Rates are of the best round, against the
+ * best peak.
  *
  *   build/tests/bench_linear_cpu [isa] [threads] [fp32|bf16] [rounds] */
 #include <stdio.h>

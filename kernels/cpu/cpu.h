@@ -29,7 +29,8 @@ typedef struct {
     size_t product_bytes;
 } cpu_stream;
 
-/* Threads for a pass over m: starting a team costs microseconds, which a small matrix does not repay. */
+/* Threads for a pass over m: starting a team costs microseconds, which a small matrix does not
+ * repay. */
 static inline int vt_team(const vt_stream *s, vt_mat m)
 {
     return m.rows * (size_t)m.cols < 1 << 15 ? 1 : s->dev->threads;

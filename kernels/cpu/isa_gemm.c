@@ -125,8 +125,8 @@ static void multiply_bf16_tile(float *sums, size_t stride, const float *x, const
 
 /* ---- activations ---- */
 
-/* x Phi(x) = (x + |x|) / 2 - |x| Phi(-|x|), with Phi(-a) = 2^-p(a), p fitted to it on [0, 6.5]: within
- * 1e-7 max(1, |x|) of the exact value. Beyond 20 the second term is 0. */
+/* x Phi(x) = (x + |x|) / 2 - |x| Phi(-|x|), with Phi(-a) = 2^-p(a), p fitted to it on [0, 6.5]:
+ * within 1e-7 max(1, |x|) of the exact value. Beyond 20 the second term is 0. */
 VT_INLINE vf gelu(vf x)
 {
     vf abs = (vf)((vi)x & 0x7fffffff), a = v_min(v_splat(20.0f), abs);

@@ -5,13 +5,14 @@
  *   V  [blocks][groups * 16][width]     columns in blocks of two vectors (the last may be one)
  *   Q  [head_dim][16]                   the group's real query rows
  *   S  [16][128], O [16][padded]        scores of 8 panels; the output so far
- * with Q and O for a few query groups, which dense takes together (VT_QUERY_GROUPS).
- * Slots follow the tile layout's token order (tiles) or the natural one (dense). Padding slots are
- * zeros in K and V and masked in S; rows that are padding are not computed at all.
+ * with Q and O for a few query groups, which dense takes together (VT_QUERY_GROUPS). Slots follow
+ * the tile layout's token order (tiles) or the natural one (dense). Padding slots are zeros in K
+ * and V and masked in S; rows that are padding are not computed at all.
  *
- * For each block of 8 panels: S = Q K^T in register tiles of some rows x 2 vectors, the mask (-inf),
- * the row maximum, P = 2^((S - max) scale log2 e), O = O 2^((old max - max) scale log2 e) + P V. The result of a query group does
- * not depend on which thread computes it, or on how the groups were shared out. */
+ * For each block of 8 panels: S = Q K^T in register tiles of some rows x 2 vectors, the mask
+ * (-inf), the row maximum, P = 2^((S - max) scale log2 e), O = O 2^((old max - max) scale log2 e)
+ * + P V. The result of a query group does not depend on which thread computes it, or on how the
+ * groups were shared out. */
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/isa_vec.h"
 

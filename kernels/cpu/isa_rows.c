@@ -1,9 +1,10 @@
 /* `rows`: exactly the allowed pairs, one query token at a time, from CSR.
  *
- * K and V of the head are copied to [N][padded] floats first, so that a key is one run of memory and
- * all keys are near each other. Then for a query: the products with its keys, as many keys at a time
- * as a vector has lanes (accumulators along head_dim, reduced together into one vector of scores);
- * softmax over the scores; the weighted sum of the rows of V with the columns in registers. */
+ * K and V of the head are copied to [N][padded] floats first, so that a key is one run of memory
+ * and all keys are near each other. Then for a query: the products with its keys, as many keys at
+ * a time as a vector has lanes (accumulators along head_dim, reduced together into one vector of
+ * scores); softmax over the scores; the weighted sum of the rows of V with the columns in
+ * registers. */
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/isa_vec.h"
 

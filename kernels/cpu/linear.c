@@ -137,8 +137,8 @@ static bool scratch_bytes(const cpu_device *dev, const vt_linear *l, size_t rows
            vt_add(*bytes, sums, bytes);
 }
 
-/* Rows first .. first + rows - 1 of x and y, at most a block of them. To be called by all threads of
- * a team. */
+/* Rows first .. first + rows - 1 of x and y, at most a block of them. To be called by all threads
+ * of a team. */
 static void multiply_block(const cpu_stream *s, vt_mat y, vt_mat x, const vt_linear *l,
                            vt_epilogue e, const cut *c, size_t first, size_t rows)
 {

@@ -1,12 +1,12 @@
 /* Linear layers by oneDNN's matmul, with the weights in the layout that it asks for.
  *
- * A product is prepared for its weights, rows, types and epilogue; bias, activation and the sum with
- * y are fused into it. Running one allocates nothing: memory objects are made ahead and only pointed
- * at the operands, and oneDNN's own scratch is the stream's. oneDNN takes as many threads as OpenMP
- * would give the calling thread; that number is set for each call and put back.
+ * A product is prepared for its weights, rows, types and epilogue; bias, activation and the sum
+ * with y are fused into it. Running one allocates nothing: memory objects are made ahead and only
+ * pointed at the operands, and oneDNN's own scratch is the stream's. oneDNN takes as many threads
+ * as OpenMP would give the calling thread; that number is set for each call and put back.
  *
- * Versions 2 and 3 of the interface differ in how descriptions are made; all of that is in the first
- * section. */
+ * Versions 2 and 3 of the interface differ in how descriptions are made; all of that is in the
+ * first section. */
 #include "kernels/cpu/cpu.h"
 
 #if VT_ONEDNN

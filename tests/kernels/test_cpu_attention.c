@@ -1,6 +1,7 @@
-/* Every attention kernel of the CPU, of every instruction set that the machine has, computes masked
- * softmax attention: against double precision, over masks, token counts, head dimensions and types;
- * into outputs and from scratch that are full of NaN; and the same bits for any number of threads. */
+/* Every attention kernel of the CPU, of every instruction set that the machine has, computes
+ * masked softmax attention: against double precision, over masks, token counts, head dimensions
+ * and types; into outputs and from scratch that are full of NaN; and the same bits for any number
+ * of threads. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
