@@ -85,23 +85,24 @@ bool vt_add(size_t a, size_t b, size_t *out)
 void *vt_alloc(size_t count, size_t size, const char *what, vt_status *st)
 {
     size_t bytes, padded;
-    if (!vt_mul(count, size, &bytes) || !vt_add(bytes, ALIGNMENT - 1, &padded)) {
+    if (!vt_mul(count, size, &bytes) || !vt_add(bytes, 2 * ALIGNMENT, &padded)) {
         vt_fail(st, VT_MACHINE, "%s: size overflows (%zu x %zu bytes)", what, count, size);
         return NULL;
     }
-    padded &= ~(size_t)(ALIGNMENT - 1);
-    void *p = aligned_alloc(ALIGNMENT, padded ? padded : ALIGNMENT);
-    if (!p) {
+    char *block = calloc(padded, 1); /* large blocks come zeroed, untouched until used */
+    if (!block) {
         vt_fail(st, VT_MACHINE, "%s: not enough memory (%zu bytes asked for)", what, bytes);
         return NULL;
     }
-    memset(p, 0, padded);
+    void **p = (void **)(block + ALIGNMENT - (uintptr_t)block % ALIGNMENT);
+    p[-1] = block; /* calloc aligns to 16, so there is room before p */
     return p;
 }
 
 void vt_free(void *p)
 {
-    free(p);
+    if (p)
+        free(((void **)p)[-1]);
 }
 
 char *vt_strdup(const char *s, vt_status *st)
