@@ -14,6 +14,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -117,7 +118,11 @@ static int add_part(st_reader *r, char *path, vt_status *st)
     st_part *f = r->part + r->parts++;
     *f = (st_part){.path = path};
     f->fd = vt_file_open(path, NULL, &f->id, st);
-    return f->fd < 0 ? -1 : read_header(f, st);
+    if (f->fd < 0 || read_header(f, st))
+        return -1;
+    /* all of it will be read: let the disk be ahead of the conversion */
+    posix_fadvise(f->fd, 0, 0, POSIX_FADV_WILLNEED);
+    return 0;
 }
 
 /* ---- the list over all files ---- */
