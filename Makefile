@@ -65,8 +65,8 @@ else
 ISAS := generic
 endif
 ISA_FLAGS_generic :=
-ISA_FLAGS_avx2    := -mavx2 -mfma -mf16c
-ISA_FLAGS_avx512  := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mf16c -mprefer-vector-width=512
+ISA_FLAGS_avx2    := -mavx2 -mfma
+ISA_FLAGS_avx512  := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mprefer-vector-width=512
 LIB_OBJ  := $(SRC:%.c=$(OBJ)/%.o) \
             $(foreach isa,$(ISAS),$(ISA_SRC:%.c=$(OBJ)/%.$(isa).o))
 CLI_OBJ  := $(CLI_SRC:%.c=$(OBJ)/%.o)
@@ -98,6 +98,7 @@ $(B)/libvitrun.a: $(LIB_OBJ)
 $(B)/libvitrun.so: $(LIB_OBJ)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) -shared -Wl,-soname,libvitrun.so.0 $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	@ln -sf libvitrun.so $(B)/libvitrun.so.0
 
 $(B)/vitrun: $(CLI_OBJ) $(B)/libvitrun.a
 	$(call say,LD,$@)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
