@@ -151,6 +151,8 @@ static const char *fastest_sparse(const vitrun_attention *a)
     double ms[VT_ATTN_KERNELS];
     for (int k = 0; k < VT_ATTN_KERNELS; k++)
         ms[k] = a->plans.group[0].candidate[k].predicted_ms;
+    for (int k = 0; k < VT_ATTN_KERNELS; k++)
+        ms[k] = ms[k] < 0 ? INFINITY : ms[k];
     return vt_attn_kernel_name(vt_attn_fastest_sparse(ms));
 }
 
@@ -165,6 +167,10 @@ static int use(vitrun_attention *a, const char *name, vt_attn_plan *plan, vt_att
     while (kernel < VT_ATTN_KERNELS && strcmp(vt_attn_kernel_name((vt_attn_kernel)kernel), name))
         kernel++;
     bool sparse = kernel == VT_ATTN_TILES || kernel == VT_ATTN_ROWS;
+    if (kernel < VT_ATTN_KERNELS &&
+        !vt_attention_serves(a->dev, (vt_attn_kernel)kernel, a->plans.plan[0].head_dim))
+        return vt_fail(st, VT_USAGE, "kernel %s: this device has none for heads of this size",
+                       name);
     if (kernel == VT_ATTN_KERNELS || (sparse && !mask))
         return vt_fail(st, VT_USAGE, "kernel \"%s\"%s", name,
                        sparse ? " needs a mask"
@@ -176,6 +182,7 @@ static int use(vitrun_attention *a, const char *name, vt_attn_plan *plan, vt_att
     *group = plan->group[0];
     plan->group = group;
     vt_group_use(group, (vt_attn_kernel)kernel, mask);
+    group->own = NULL;
     return 0;
 }
 
@@ -184,15 +191,23 @@ int vitrun_attention_run(vitrun_attention *a, const char *kernel, double *ms, vi
     vt_status st = {0};
     vt_attn_plan plan;
     vt_attn_group group;
-    if (use(a, kernel, &plan, &group, &st) ||
-        a->dev->ops->prepare_attention(a->stream, &plan, a->images, &st))
+    if (use(a, kernel, &plan, &group, &st) || vt_group_load(a->dev, &group, &st))
         return vitrun_fail(err, &st);
-    double start = vt_now_ms();
-    a->dev->ops->attention(a->stream, a->out, a->qkv, &plan);
-    if (a->dev->ops->finish(a->stream, &st))
-        return vitrun_fail(err, &st);
-    *ms = vt_now_ms() - start;
-    return 0;
+    int failed = a->dev->ops->prepare_attention(a->stream, a->out, a->qkv, &plan, a->images, &st);
+    if (!failed) {
+        vt_clock_start(a->stream);
+        a->dev->ops->attention(a->stream, a->out, a->qkv, &plan);
+        *ms = vt_clock_stop(a->stream);
+        failed = a->dev->ops->finish(a->stream, &st);
+    }
+    vt_group_free(a->dev, &group);
+    return failed ? vitrun_fail(err, &st) : 0;
+}
+
+const char *vitrun_attention_device(const vitrun_attention *a, const char **dtype)
+{
+    *dtype = a->dev->arithmetic;
+    return a->dev->ops->name;
 }
 
 int vitrun_attention_memory(vitrun_attention *a, const char *kernel, uint64_t *work_bytes,

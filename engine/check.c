@@ -3,7 +3,9 @@
  *
  * Allowed difference: what two correct kernels may differ by in rounding. Outputs are averages of
  * values, so errors scale with the largest output: fp32 kernels may differ by 2e-5 of it (sums of up
- * to N products in different orders), bf16 ones by one rounding of the result, 2^-8, and the same.
+ * to N products in different orders), the others by some roundings in their type besides.
+ *
+ * Of a batch that goes through the model in slices, the first slice is checked.
  */
 #include "engine/session.h"
 
@@ -15,12 +17,19 @@ struct vitrun_check {
     int pairs, room;
 };
 
+typedef struct {       /* where a kernel is run */
+    vt_stream *stream; /* of its own: the forward's scratch is in use */
+    vt_mat out;        /* [rows, width] in the device's type */
+} side;
+
 typedef struct {
     const vitrun_context *context;
     vitrun_check *check;
-    vt_stream *stream; /* of its own: the forward's scratch is in use */
+    side device;
+    vt_device *cpu_device; /* a CPU beside a GPU, else NULL: */
+    side cpu;              /* computes the reference in fp32 on what the GPU's q, k, v are */
+    vt_mat cpu_qkv;
     float *want, *got; /* [rows, width] */
-    vt_mat out;        /* [rows, width] in the device's type */
     vt_status st;
 } checker;
 
@@ -36,34 +45,79 @@ static double worst(const float *a, const float *b, size_t n, double *scale)
     return e;
 }
 
-/* Runs one group through one kernel on its own; the other heads' columns of `to` stay zero. */
-static int run_kernel(checker *c, const vt_attn_plan *plan, const vt_attn_group *group,
-                      const vt_planned_mask *mask, vt_attn_kernel kernel, vt_mat qkv, float *to)
+/* The other heads' columns of `to` are zero. */
+static int run_plan(const side *x, const vt_attn_plan *plan, vt_mat qkv, float *to, vt_status *st)
 {
-    vt_device *dev = c->stream->dev;
+    vt_device *dev = x->stream->dev;
+    memset(to, 0, x->out.rows * (size_t)x->out.cols * sizeof *to);
+    if (dev->ops->upload(dev, x->out, to, st) ||
+        dev->ops->prepare_attention(x->stream, x->out, qkv, plan, x->stream->images, st) ||
+        dev->ops->upload(dev, x->out, to, st)) /* preparing may have written */
+        return -1;
+    dev->ops->attention(x->stream, x->out, qkv, plan);
+    return dev->ops->finish(x->stream, st) || dev->ops->download(dev, to, x->out, st) ? -1 : 0;
+}
+
+/* Runs one group through one kernel on its own. */
+static int run_kernel(const side *x, const vt_attn_plan *plan, const vt_attn_group *group,
+                      const vt_planned_mask *mask, vt_attn_kernel kernel, vt_mat qkv, float *to,
+                      vt_status *st)
+{
+    vt_device *dev = x->stream->dev;
     vt_attn_group g = *group;
     vt_attn_plan alone = *plan;
     vt_planned_mask own = {0};
     alone.group = &g;
     alone.groups = 1;
+    g.own = NULL;
     if (mask) {
         own.mask = mask->mask;
-        if (vt_planned_layout(&own, kernel, dev->threads, NULL, &c->st))
+        if (vt_planned_layout(&own, kernel, dev->threads, NULL, st))
             return -1;
     }
     vt_group_use(&g, kernel, mask ? &own : NULL);
-    memset(c->out.p, 0, vt_mat_bytes(c->out));
-    int failed = dev->ops->prepare_attention(c->stream, &alone, c->stream->images, &c->st);
-    if (!failed) {
-        dev->ops->attention(c->stream, c->out, qkv, &alone);
-        failed = dev->ops->finish(c->stream, &c->st);
-    }
-    if (!failed)
-        failed = dev->ops->download(dev, to, c->out, &c->st);
+    int failed = vt_group_load(dev, &g, st) || run_plan(x, &alone, qkv, to, st) ? -1 : 0;
+    vt_group_free(dev, &g);
     vt_bitmap_free(own.bitmap);
     vt_tiles_free(own.sparse);
     vt_csr_free(own.csr);
     return failed;
+}
+
+/* By how much a rounded result and, inside fused kernels, rounded weights may differ. */
+static double rounding(const vt_device *dev)
+{
+    if (dev->tf32)
+        return 0x1p-9;
+    return dev->dtype == VT_F32 ? 0 : dev->dtype == VT_F16 ? 0x1p-10 : 0x1p-7;
+}
+
+/* `got` against `want`, both of the whole width. */
+static void add_pair(checker *c, const vt_planned_group *planned, const char *b)
+{
+    size_t n = c->device.out.rows * (size_t)c->device.out.cols;
+    double scale, error = worst(c->want, c->got, n, &scale);
+    c->check->pair[c->check->pairs++] =
+        (vitrun_check_pair){.layer = planned->pub.layer,
+                            .heads = planned->heads,
+                            .a = vt_attn_kernel_name(VT_ATTN_REFERENCE),
+                            .b = b,
+                            .max_error = error,
+                            .allowed = scale * (rounding(c->device.stream->dev) + 2e-5)};
+}
+
+/* The same q, k, v through the CPU's reference. */
+static int check_cpu(checker *c, const vt_planned_group *planned, const vt_attn_plan *plan,
+                     const vt_attn_group *group, const vt_planned_mask *mask, vt_mat qkv)
+{
+    vt_device *dev = c->device.stream->dev;
+    if (!c->cpu_device)
+        return 0;
+    if (dev->ops->download(dev, c->cpu_qkv.p, qkv, &c->st) ||
+        run_kernel(&c->cpu, plan, group, mask, VT_ATTN_REFERENCE, c->cpu_qkv, c->got, &c->st))
+        return -1;
+    add_pair(c, planned, "reference (cpu)");
+    return 0;
 }
 
 static int check_group(checker *c, const vt_planned_group *planned, const vt_attn_plan *plan,
@@ -71,24 +125,17 @@ static int check_group(checker *c, const vt_planned_group *planned, const vt_att
 {
     const vt_plans *plans = &c->context->model->plans;
     const vt_planned_mask *mask = planned->mask < 0 ? NULL : &plans->mask[planned->mask];
-    bool bf16 = c->out.type == VT_BF16;
-    size_t n = c->out.rows * (size_t)c->out.cols;
-    if (run_kernel(c, plan, group, mask, VT_ATTN_REFERENCE, qkv, c->want))
+    const side *x = &c->device;
+    if (run_kernel(x, plan, group, mask, VT_ATTN_REFERENCE, qkv, c->want, &c->st) ||
+        check_cpu(c, planned, plan, group, mask, qkv))
         return -1;
     for (int k = 0; k < VT_ATTN_KERNELS; k++) {
-        if (k == VT_ATTN_REFERENCE || (!mask && k != VT_ATTN_DENSE))
+        if (k == VT_ATTN_REFERENCE || (!mask && k != VT_ATTN_DENSE) ||
+            !vt_attention_serves(x->stream->dev, (vt_attn_kernel)k, plan->head_dim))
             continue;
-        if (run_kernel(c, plan, group, mask, (vt_attn_kernel)k, qkv, c->got))
+        if (run_kernel(x, plan, group, mask, (vt_attn_kernel)k, qkv, c->got, &c->st))
             return -1;
-        double scale, error = worst(c->want, c->got, n, &scale);
-        double allowed = scale * (bf16 ? 0x1p-8 + 2e-5 : 2e-5);
-        c->check->pair[c->check->pairs++] =
-            (vitrun_check_pair){.layer = planned->pub.layer,
-                                .heads = planned->heads,
-                                .a = vt_attn_kernel_name(VT_ATTN_REFERENCE),
-                                .b = vt_attn_kernel_name((vt_attn_kernel)k),
-                                .max_error = error,
-                                .allowed = allowed};
+        add_pair(c, planned, vt_attn_kernel_name((vt_attn_kernel)k));
     }
     return 0;
 }
@@ -98,7 +145,8 @@ static void at_attention(void *user, vt_stream *s, const char *name, vt_mat y, v
 {
     checker *c = user;
     (void)y;
-    if (strcmp(name, "attention") || c->st.code != VT_OK)
+    if (strcmp(name, "attention") || c->st.code != VT_OK || s->first > 0 ||
+        s->dev->ops->finish(s, &c->st))
         return;
     const vt_plans *plans = &c->context->model->plans;
     const vt_attn_plan *plan = &plans->plan[s->layer];
@@ -110,55 +158,96 @@ static void at_attention(void *user, vt_stream *s, const char *name, vt_mat y, v
             return;
 }
 
-static int buffers(checker *c, int count)
+static int open_side(side *x, vt_device *dev, size_t rows, int width, int images, vt_status *st)
+{
+    x->out = (vt_mat){NULL, dev->dtype, rows, width};
+    x->out.p = dev->ops->alloc(dev, vt_mat_bytes(x->out), "check", st);
+    x->stream = x->out.p ? dev->ops->stream_open(dev, st) : NULL;
+    if (x->stream)
+        x->stream->images = images;
+    return x->stream ? 0 : -1;
+}
+
+static void close_side(side *x, vt_device *dev)
+{
+    if (x->out.p)
+        dev->ops->free(dev, x->out.p);
+    if (x->stream)
+        dev->ops->stream_close(x->stream);
+}
+
+static int open_cpu(checker *c, size_t rows, int width, int images)
+{
+    const vt_device *dev = c->context->model->dev;
+    if (dev->host_memory)
+        return 0;
+    c->cpu_qkv = (vt_mat){NULL, VT_F32, rows, 3 * width};
+    c->cpu_device = vt_cpu_open(VT_F32, dev->threads, &c->st);
+    if (c->cpu_device)
+        c->cpu_qkv.p = vt_alloc(vt_mat_bytes(c->cpu_qkv), 1, "check", &c->st);
+    if (!c->cpu_qkv.p)
+        return -1;
+    return open_side(&c->cpu, c->cpu_device, rows, width, images, &c->st);
+}
+
+static int open_checker(checker *c, int count)
 {
     const vitrun_model *m = c->context->model;
-    size_t rows = (size_t)count * (size_t)m->vit.tokens, n = rows * (size_t)m->cfg.vit.width;
-    c->out = (vt_mat){NULL, m->dev->dtype, rows, m->cfg.vit.width};
+    int images = vit_slice(&m->vit, count), width = m->cfg.vit.width;
+    size_t rows = (size_t)images * (size_t)m->vit.tokens, n = rows * (size_t)width;
     c->want = vt_alloc(n, sizeof(float), "check", &c->st);
     c->got = vt_alloc(n, sizeof(float), "check", &c->st);
-    c->check->room = m->plans.groups * VT_ATTN_KERNELS;
+    c->check->room = m->plans.groups * (VT_ATTN_KERNELS + 1);
     c->check->pair = vt_alloc((size_t)c->check->room, sizeof *c->check->pair, "check", &c->st);
-    c->out.p = m->dev->ops->alloc(m->dev, vt_mat_bytes(c->out), "check", &c->st);
-    c->stream = m->dev->ops->stream_open(m->dev, &c->st);
-    if (!c->want || !c->got || !c->check->pair || !c->out.p || !c->stream)
+    if (!c->want || !c->got || !c->check->pair)
         return -1;
-    c->stream->images = count;
-    return 0;
+    return open_side(&c->device, m->dev, rows, width, images, &c->st) ||
+                   open_cpu(c, rows, width, images)
+               ? -1
+               : 0;
+}
+
+static void close_checker(checker *c)
+{
+    vt_free(c->want);
+    vt_free(c->got);
+    vt_free(c->cpu_qkv.p);
+    close_side(&c->device, c->context->model->dev);
+    if (c->cpu_device) {
+        close_side(&c->cpu, c->cpu_device);
+        c->cpu_device->ops->close(c->cpu_device);
+    }
+}
+
+/* The forward with the observer in it. */
+static int run_observed(checker *c, vitrun_context *context, int count)
+{
+    vt_status st = {0};
+    context->stream->observe = at_attention;
+    context->stream->observe_user = c;
+    int failed = vitrun_run_images(context, count, &st);
+    context->stream->observe = NULL;
+    if (!failed)
+        failed = vitrun_check_finite(context, count, NULL, &st);
+    if (failed && c->st.code == VT_OK)
+        c->st = st;
+    return c->st.code == VT_OK ? 0 : -1;
 }
 
 vitrun_check *vitrun_check_run(vitrun_context *context, int count, vitrun_error *err)
 {
     checker c = {.context = context};
-    vt_device *dev = context->model->dev;
-    c.check = vt_alloc(1, sizeof *c.check, "check", &c.st);
-    int failed = !c.check || count < 1 || buffers(&c, count) ? -1 : 0;
-    if (!failed) {
-        context->stream->observe = at_attention;
-        context->stream->observe_user = &c;
-        vt_status st = {0};
-        failed = vitrun_run_images(context, count, &st);
-        context->stream->observe = NULL;
-        if (!failed)
-            failed = vitrun_check_finite(context, count, true, &st);
-        if (failed && c.st.code == VT_OK)
-            c.st = st;
-        failed = c.st.code != VT_OK;
-    }
-    vt_free(c.want);
-    vt_free(c.got);
-    if (c.out.p)
-        dev->ops->free(dev, c.out.p);
-    if (c.stream)
-        dev->ops->stream_close(c.stream);
-    if (failed) {
-        if (c.st.code == VT_OK)
-            vt_fail(&c.st, VT_USAGE, "%d images (expected at least 1)", count);
-        vitrun_fail(err, &c.st);
-        vitrun_check_free(c.check);
-        return NULL;
-    }
-    return c.check;
+    if (count < 1)
+        vt_fail(&c.st, VT_USAGE, "%d images (expected at least 1)", count);
+    else
+        c.check = vt_alloc(1, sizeof *c.check, "check", &c.st);
+    int failed = !c.check || open_checker(&c, count) || run_observed(&c, context, count) ? -1 : 0;
+    close_checker(&c);
+    if (!failed)
+        return c.check;
+    vitrun_fail(err, &c.st);
+    vitrun_check_free(c.check);
+    return NULL;
 }
 
 int vitrun_check_ok(const vitrun_check *check)

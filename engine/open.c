@@ -2,7 +2,6 @@
  * Everything is decided here; contexts (run.c) only run. */
 #include "engine/session.h"
 
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -28,46 +27,6 @@ void vitrun_options_init(vitrun_options *options)
     *options = (vitrun_options){.size = sizeof *options, .density_threshold = -1, .device = "auto"};
 }
 
-/* ---- the device ---- */
-
-static int usable_cores(void)
-{
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
-        return CPU_COUNT(&set);
-    return 1;
-}
-
-const char *vitrun_dtype_name(vt_dtype t)
-{
-    return t == VT_F32 ? "fp32" : t == VT_BF16 ? "bf16" : "fp16";
-}
-
-vt_device *vitrun_device_open(const char *device, const char *dtype, int threads, vt_status *st)
-{
-    vt_dtype type = VT_F32;
-    if (device && strcmp(device, "auto") && strcmp(device, "cpu")) {
-        if (!strncmp(device, "cuda", 4) && (!device[4] || device[4] == ':'))
-            vt_fail(st, VT_MACHINE, "device %s: this build has no CUDA (use --device cpu)", device);
-        else
-            vt_fail(st, VT_USAGE, "device \"%s\" is unknown (expected auto or cpu)", device);
-        return NULL;
-    }
-    if (dtype && !strcmp(dtype, "bf16"))
-        type = VT_BF16;
-    else if (dtype && strcmp(dtype, "fp32")) {
-        bool gpu_only = !strcmp(dtype, "fp16") || !strcmp(dtype, "tf32");
-        vt_fail(st, VT_USAGE, "dtype %s%s (expected fp32 or bf16)", dtype,
-                gpu_only ? ": the CPU cannot do it" : " is unknown");
-        return NULL;
-    }
-    if (threads < 0 || threads > 1024) {
-        vt_fail(st, VT_USAGE, "%d threads (expected 1 to 1024)", threads);
-        return NULL;
-    }
-    return vt_cpu_open(type, threads ? threads : usable_cores(), st);
-}
-
 /* ---- steps of opening ---- */
 
 static int load_config(vitrun_model *m, const vitrun_options *o, const st_reader *r, vt_status *st)
@@ -89,6 +48,18 @@ int vitrun_check_memory(const vitrun_model *m, uint64_t needed, vt_status *st)
                        "more memory than --max-memory allows (expected at most %.4g MiB, needed "
                        "%.4g MiB)",
                        (double)m->max_memory / 1048576, (double)needed / 1048576);
+    return 0;
+}
+
+int vitrun_check_device(const vitrun_model *m, uint64_t more, vt_status *st)
+{
+    size_t free_bytes = vt_free_memory(m->dev);
+    if (more > free_bytes)
+        return vt_fail(
+            st, VT_MACHINE,
+            "%s: out of memory (needed %.4g MiB more, free %.4g MiB; a smaller --batch or "
+            "--dtype needs less)",
+            m->dev->ops->name, (double)more / 1048576, (double)free_bytes / 1048576);
     return 0;
 }
 
@@ -167,7 +138,7 @@ static int describe(vitrun_model *m, vt_status *st)
     i->image_height = c->img_h, i->image_width = c->img_w, i->channels = c->channels;
     i->classes = c->classes, i->outputs = m->vit.outputs;
     i->parameters = m->vit.parameters;
-    i->device = m->dev->ops->name, i->dtype = vitrun_dtype_name(m->dev->dtype);
+    i->device = m->dev->ops->name, i->dtype = m->dev->arithmetic;
     i->threads = m->dev->threads;
     i->facts = m->facts, i->fact_count = m->cfg.facts;
     return 0;
@@ -202,7 +173,8 @@ static int load(vitrun_model *m, const vitrun_options *o, const st_reader *r, vt
         return -1;
     vit_shape(&m->vit, &m->cfg.vit, m->dev);
     uint64_t least = needs.bytes + vit_acts_bytes(&m->vit, m->planned_images);
-    if (vitrun_check_memory(m, least, st) || load_masks(m, o, st) || plan(m, o, st) ||
+    if (vitrun_check_memory(m, least, st) || vitrun_check_device(m, least, st) ||
+        load_masks(m, o, st) || plan(m, o, st) ||
         vitrun_check_memory(m, least + m->plans.mask_bytes, st))
         return -1;
     return vit_load(&m->vit, &m->cfg.vit, r, o->weights, m->dev, m->planned_images, &needs, st);

@@ -129,16 +129,20 @@ static int choose(vt_plans *p, vt_planned_group *g, vt_attn_group *to, const vt_
                          .heads = to->heads,
                          .tokens = g->pub.tokens,
                          .head_dim = setup->head_dim,
-                         .threads = setup->threads,
+                         .threads = setup->dev->host_memory ? setup->threads : 1,
                          .masked = m != NULL,
                          .nnz = g->pub.nnz,
                          .tiles = m ? m->tiles : 0};
+    for (int k = 0; k < VT_ATTN_KERNELS; k++)
+        work.serves[k] = vt_attention_serves(setup->dev, (vt_attn_kernel)k, setup->head_dim);
     vt_attn_choice choice;
     if (vt_attn_choose(&choice, &wish, &work, setup->dev->ops->attention_costs(setup->dev), st))
         return -1;
     if (m && vt_planned_layout(m, choice.kernel, setup->threads, &p->mask_bytes, st))
         return -1;
     vt_group_use(to, choice.kernel, m);
+    if (vt_group_load(setup->dev, to, st))
+        return -1;
     memcpy(g->reason, choice.reason, sizeof g->reason);
     g->pub.threshold = wish.threshold;
     g->pub.kernel = vt_attn_kernel_name(choice.kernel);
@@ -147,8 +151,8 @@ static int choose(vt_plans *p, vt_planned_group *g, vt_attn_group *to, const vt_
     for (int k = 0; k < VT_ATTN_KERNELS; k++) {
         bool serves = m || k == VT_ATTN_DENSE || k == VT_ATTN_REFERENCE;
         if (serves)
-            g->candidate[g->pub.candidate_count++] =
-                (vitrun_candidate){vt_attn_kernel_name((vt_attn_kernel)k), choice.ms[k]};
+            g->candidate[g->pub.candidate_count++] = (vitrun_candidate){
+                vt_attn_kernel_name((vt_attn_kernel)k), work.serves[k] ? choice.ms[k] : -1};
     }
     return 0;
 }
@@ -251,7 +255,7 @@ int vt_plans_build(vt_plans *out, const vt_masks *masks, int layers, int tokens,
                    const vt_plan_setup *setup, vt_status *st)
 {
     int groups = 0;
-    *out = (vt_plans){.layers = layers};
+    *out = (vt_plans){.layers = layers, .dev = setup->dev};
     for (int i = 0; i < layers; i++)
         groups += masks ? masks->layer[i].groups : 1;
     out->plan = vt_alloc((size_t)layers, sizeof *out->plan, "attention plans", st);
@@ -276,8 +280,11 @@ int vt_plans_build(vt_plans *out, const vt_masks *masks, int layers, int tokens,
 void vt_plans_free(vt_plans *p)
 {
     for (int i = 0; p->plan && i < p->layers; i++) {
-        for (int g = 0; g < p->plan[i].groups; g++)
+        for (int g = 0; g < p->plan[i].groups; g++) {
+            if (p->dev)
+                vt_group_free(p->dev, &p->plan[i].group[g]);
             vt_free(p->plan[i].group[g].head);
+        }
         vt_free(p->plan[i].group);
     }
     for (int i = 0; i < p->groups; i++) {

@@ -9,7 +9,7 @@
 
 #include "engine/masks/masks.h"
 #include "engine/vitrun.h"
-#include "kernels/backend.h"
+#include "kernels/ops.h"
 #include "kernels/dispatch.h"
 
 typedef struct { /* a distinct mask */
@@ -31,6 +31,7 @@ typedef struct { /* a layer's head group, as the public interface shows it, with
 
 typedef struct {
     int layers;
+    vt_device *dev;          /* that the groups are loaded for, NULL: none */
     vt_attn_plan *plan;      /* [layers] */
     const vt_attn_plan **of; /* [layers] what vit_forward takes */
     vt_planned_group *group; /* [groups] in order of layer, then first head */
@@ -42,7 +43,7 @@ typedef struct {
 
 typedef struct {
     int heads, head_dim, images;
-    const vt_device *dev;     /* NULL: only count the masks (no kernels, no plans) */
+    vt_device *dev;           /* NULL: only count the masks (no kernels, no plans) */
     vt_attn_wish wish;        /* layers' own thresholds and kernels override, where allowed */
     bool wish_threshold_wins; /* the command line's beats a layer's */
     int threads;

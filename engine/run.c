@@ -1,62 +1,22 @@
 /* Contexts: buffers and a stream for one forward pass at a time; the forward itself; where its time
- * goes; and the memory that all of this takes, told before it is taken. */
+ * goes. */
 #include "engine/session.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-/* ---- planned memory ---- */
-
-/* What a stream takes for forwards of `batch` images, scratch of attention included: a dry preparing
- * pass adds it up. */
-static int stream_bytes(const vitrun_model *m, int batch, uint64_t *bytes, vt_status *st)
-{
-    const vit_acts none = {.images = batch};
-    vt_stream *s = m->dev->ops->stream_open(m->dev, st);
-    if (!s)
-        return -1;
-    s->images = batch;
-    s->preparing = s->dry = true;
-    vit_forward(s, &m->vit, &none, m->plans.of);
-    int failed = m->dev->ops->finish(s, st);
-    *bytes = m->dev->ops->stream_bytes(s);
-    m->dev->ops->stream_close(s);
-    return failed;
-}
-
-int vitrun_memory_plan(const vitrun_model *m, int batch, vitrun_memory *memory, vitrun_error *err)
-{
-    vt_status st = {0};
-    uint64_t stream = 0;
-    if (batch < 1 || batch > 1 << 20)
-        vt_fail(&st, VT_USAGE, "batch %d (expected 1 to %d)", batch, 1 << 20);
-    if (st.code != VT_OK || stream_bytes(m, batch, &stream, &st))
-        return vitrun_fail(err, &st);
-    uint64_t attention = 0;
-    for (int i = 0; i < m->plans.layers; i++) {
-        uint64_t b = m->dev->ops->attention_scratch(m->dev, &m->plans.plan[i], batch);
-        attention = b > attention ? b : attention;
-    }
-    *memory = (vitrun_memory){.weights_bytes = m->vit.bytes,
-                              .activations_bytes = vit_acts_bytes(&m->vit, batch),
-                              .masks_bytes = m->plans.mask_bytes,
-                              .attention_bytes = attention,
-                              .scratch_bytes = stream > attention ? stream - attention : 0};
-    memory->peak_bytes = memory->weights_bytes + memory->activations_bytes + memory->masks_bytes +
-                         memory->attention_bytes + memory->scratch_bytes;
-    return 0;
-}
-
 /* ---- contexts ---- */
 
+/* What the context itself will take: the weights and masks are there. */
 static int refuse_memory(const vitrun_model *m, int batch, vt_status *st)
 {
     vitrun_memory memory;
     vitrun_error err;
     if (vitrun_memory_plan(m, batch, &memory, &err))
         return vt_fail(st, (vt_code)err.code, "%s", err.message);
-    return vitrun_check_memory(m, memory.peak_bytes, st);
+    uint64_t more = memory.activations_bytes + memory.attention_bytes + memory.scratch_bytes;
+    return vitrun_check_memory(m, memory.peak_bytes, st) || vitrun_check_device(m, more, st);
 }
 
 /* The forward pass in its preparing form: the device gets to know every shape. */
@@ -72,6 +32,28 @@ static int prepare(vitrun_context *c, int count, vt_status *st)
     return failed;
 }
 
+/* The host's side of input and results. */
+static int host_buffers(vitrun_context *c, int batch, vt_status *st)
+{
+    const vit_model *m = &c->model->vit;
+    vt_device *dev = c->model->dev;
+    if (dev->host_memory) {
+        c->input = c->acts.input, c->logits = c->acts.logits;
+        c->pooled = c->acts.pooled, c->pooled2 = c->acts.pooled2;
+        return 0;
+    }
+    size_t b = (size_t)batch, width = b * (size_t)m->cfg.width, logits = b * (size_t)m->outputs;
+    size_t image = (size_t)m->cfg.channels * (size_t)m->cfg.img_h * (size_t)m->cfg.img_w;
+    c->input = dev->ops->host_alloc(dev, b * image * sizeof(float), "input", st);
+    c->results = dev->ops->host_alloc(dev, (logits + 2 * width) * sizeof(float), "results", st);
+    if (!c->input || !c->results)
+        return -1;
+    c->logits = c->results;
+    c->pooled = c->logits + logits;
+    c->pooled2 = c->pooled + width;
+    return 0;
+}
+
 vitrun_context *vitrun_context_open(const vitrun_model *model, int batch, vitrun_error *err)
 {
     vt_status st = {0};
@@ -82,7 +64,7 @@ vitrun_context *vitrun_context_open(const vitrun_model *model, int batch, vitrun
         c->model = model;
         c->stream = model->dev->ops->stream_open(model->dev, &st);
         if (!c->stream || vit_acts_alloc(&c->acts, &model->vit, batch, &st) ||
-            prepare(c, batch, &st)) {
+            host_buffers(c, batch, &st) || prepare(c, batch, &st)) {
             vitrun_context_close(c);
             c = NULL;
         }
@@ -96,32 +78,95 @@ void vitrun_context_close(vitrun_context *c)
 {
     if (!c)
         return;
-    vit_acts_free(&c->acts, c->model->dev);
+    vt_device *dev = c->model->dev;
+    vt_status unused;
+    if (c->running)
+        dev->ops->finish(c->stream, &unused);
+    if (!dev->host_memory && c->input)
+        dev->ops->host_free(dev, c->input);
+    if (c->results)
+        dev->ops->host_free(dev, c->results);
+    vit_acts_free(&c->acts, dev);
     if (c->stream) {
         vt_free(c->stream->profile);
-        c->model->dev->ops->stream_close(c->stream);
+        dev->ops->stream_close(c->stream);
     }
     vt_free(c);
 }
 
 float *vitrun_context_input(vitrun_context *c)
 {
-    return c->acts.input;
+    return c->input;
 }
 
 /* ---- the forward pass ---- */
 
-int vitrun_run_images(vitrun_context *c, int count, vt_status *st)
+/* From the device's input: recorded once for each number of images where the device can, and
+ * replayed; operation by operation where somebody looks on. */
+static void forward(vitrun_context *c)
+{
+    vt_stream *s = c->stream;
+    const vt_backend_ops *ops = s->dev->ops;
+    bool replays = ops->replay && !s->profiling && !s->observe;
+    if (replays && !ops->recorded(s)) {
+        ops->record_begin(s);
+        vit_forward(s, &c->model->vit, &c->acts, c->model->plans.of);
+        ops->record_end(s);
+    }
+    if (replays)
+        ops->replay(s);
+    else
+        vit_forward(s, &c->model->vit, &c->acts, c->model->plans.of);
+}
+
+static vt_mat input_of(const vitrun_context *c, int count)
+{
+    const vit_config *v = &c->model->vit.cfg;
+    return (vt_mat){c->acts.input, c->model->dev->input, (size_t)count,
+                    v->channels * v->img_h * v->img_w};
+}
+
+/* Brings what the host reads after every forward. */
+static void fetch_results(vitrun_context *c, int count)
+{
+    const vit_model *m = &c->model->vit;
+    vt_stream *s = c->stream;
+    if (s->dev->host_memory)
+        return;
+    size_t n = (size_t)count;
+    s->dev->ops->fetch(s, c->logits, (vt_mat){c->acts.logits, VT_F32, n, m->outputs});
+    s->dev->ops->fetch(s, c->pooled, (vt_mat){c->acts.pooled, VT_F32, n, m->cfg.width});
+    if (m->head_dist)
+        s->dev->ops->fetch(s, c->pooled2, (vt_mat){c->acts.pooled2, VT_F32, n, m->cfg.width});
+}
+
+static int submit(vitrun_context *c, int count, vt_status *st)
 {
     vt_stream *s = c->stream;
     if (count < 1 || count > c->acts.images)
         return vt_fail(st, VT_USAGE, "%d images (expected 1 to %d)", count, c->acts.images);
+    if (c->running)
+        return vt_fail(st, VT_USAGE, "a forward is under way: wait for it first");
     s->error.code = VT_OK;
     if (c->prepared != count && prepare(c, count, st))
         return -1;
     s->images = count;
-    vit_forward(s, &c->model->vit, &c->acts, c->model->plans.of);
-    return s->dev->ops->finish(s, st);
+    s->dev->ops->feed(s, input_of(c, count), c->input);
+    forward(c);
+    fetch_results(c, count);
+    c->running = count;
+    return 0;
+}
+
+static int wait(vitrun_context *c, vt_status *st)
+{
+    c->running = 0;
+    return c->stream->dev->ops->finish(c->stream, st);
+}
+
+int vitrun_run_images(vitrun_context *c, int count, vt_status *st)
+{
+    return submit(c, count, st) || wait(c, st) ? -1 : 0;
 }
 
 static bool all_finite(const float *x, size_t n)
@@ -139,23 +184,23 @@ typedef struct {
     char name[32];
 } culprit;
 
-static bool mat_finite(vt_mat y)
+/* Where memory for a copy is short, the matrix passes: the search is a courtesy. */
+static bool mat_finite(vt_stream *s, vt_mat y)
 {
+    vt_status st;
     size_t n = y.rows * (size_t)y.cols;
-    if (y.type == VT_F32)
-        return all_finite(y.p, n);
-    const uint16_t *b = y.p;
-    for (size_t i = 0; i < n; i++)
-        if (!isfinite(vt_bf16_to_f32(b[i])))
-            return false;
-    return true;
+    float *copy = vt_alloc(n, sizeof *copy, "search", &st);
+    bool finite = !copy || s->dev->ops->finish(s, &st) ||
+                  s->dev->ops->download(s->dev, copy, y, &st) || all_finite(copy, n);
+    vt_free(copy);
+    return finite;
 }
 
 static void look(void *user, vt_stream *s, const char *name, vt_mat y, vt_mat x)
 {
     culprit *c = user;
     (void)x;
-    if (c->found || mat_finite(y))
+    if (c->found || mat_finite(s, y))
         return;
     c->found = true;
     c->layer = s->layer;
@@ -179,12 +224,12 @@ static int name_culprit(vitrun_context *c, int count, vt_status *st)
                    who.found ? who.name : "the logits");
 }
 
-int vitrun_check_finite(vitrun_context *c, int count, bool tokens, vt_status *st)
+int vitrun_check_finite(vitrun_context *c, int count, const float *tokens, vt_status *st)
 {
     const vit_model *m = &c->model->vit;
     size_t n = (size_t)count, width = (size_t)m->cfg.width;
-    if (all_finite(c->acts.logits, n * (size_t)m->outputs) &&
-        (!tokens || all_finite(c->acts.x, n * (size_t)m->tokens * width)))
+    if (all_finite(c->logits, n * (size_t)m->outputs) &&
+        (!tokens || all_finite(tokens, n * (size_t)m->tokens * width)))
         return 0;
     return name_culprit(c, count, st);
 }
@@ -193,25 +238,64 @@ int vitrun_check_finite(vitrun_context *c, int count, bool tokens, vt_status *st
 static void copy_features(const vitrun_context *c, int count, float *to)
 {
     size_t n = (size_t)count * (size_t)c->model->vit.cfg.width;
-    memcpy(to, c->acts.pooled, n * sizeof *to);
+    memcpy(to, c->pooled, n * sizeof *to);
     for (size_t i = 0; c->model->vit.head_dist && i < n; i++)
-        to[i] = (to[i] + c->acts.pooled2[i]) / 2;
+        to[i] = (to[i] + c->pooled2[i]) / 2;
+}
+
+static int copy_outputs(vitrun_context *c, int count, const vitrun_outputs *out, vt_status *st)
+{
+    const vit_model *m = &c->model->vit;
+    vt_device *dev = c->model->dev;
+    size_t rows = (size_t)count * (size_t)m->tokens;
+    vt_mat x = {c->acts.x, dev->residual, rows, m->cfg.width};
+    if ((out->tokens && dev->ops->download(dev, out->tokens, x, st)) ||
+        vitrun_check_finite(c, count, out->tokens, st))
+        return -1;
+    if (out->logits)
+        memcpy(out->logits, c->logits, (size_t)count * (size_t)m->outputs * sizeof(float));
+    if (out->features)
+        copy_features(c, count, out->features);
+    return 0;
+}
+
+int vitrun_submit(vitrun_context *c, int count, vitrun_error *err)
+{
+    vt_status st = {0};
+    return submit(c, count, &st) ? vitrun_fail(err, &st) : 0;
+}
+
+int vitrun_wait(vitrun_context *c, const vitrun_outputs *out, vitrun_error *err)
+{
+    vt_status st = {0};
+    int count = c->running;
+    if (!count)
+        vt_fail(&st, VT_USAGE, "there is no forward to wait for: submit one first");
+    if (!count || wait(c, &st) || copy_outputs(c, count, out, &st))
+        return vitrun_fail(err, &st);
+    return 0;
 }
 
 int vitrun_forward(vitrun_context *c, int count, const vitrun_outputs *out, vitrun_error *err)
 {
+    return vitrun_submit(c, count, err) ? -1 : vitrun_wait(c, out, err);
+}
+
+int vitrun_time(vitrun_context *c, double *ms, vitrun_error *err)
+{
     vt_status st = {0};
-    const vit_model *m = &c->model->vit;
-    if (vitrun_run_images(c, count, &st) || vitrun_check_finite(c, count, out->tokens != NULL, &st))
-        return vitrun_fail(err, &st);
-    if (out->logits)
-        memcpy(out->logits, c->acts.logits, (size_t)count * (size_t)m->outputs * sizeof(float));
-    if (out->features)
-        copy_features(c, count, out->features);
-    if (out->tokens)
-        memcpy(out->tokens, c->acts.x,
-               (size_t)count * (size_t)m->tokens * (size_t)m->cfg.width * sizeof(float));
-    return 0;
+    vt_stream *s = c->stream;
+    if (c->running || !c->prepared)
+        vt_fail(&st, VT_USAGE, "only a context that has run and runs nothing can be timed");
+    s->error.code = VT_OK;
+    s->images = c->prepared;
+    if (st.code == VT_OK) {
+        vt_clock_start(s);
+        forward(c);
+        *ms = vt_clock_stop(s);
+        s->dev->ops->finish(s, &st);
+    }
+    return st.code == VT_OK ? 0 : vitrun_fail(err, &st);
 }
 
 /* ---- where time goes ---- */

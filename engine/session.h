@@ -2,7 +2,9 @@
  *
  *   open.c       vitrun_open: configuration, weights, masks, plans; what a model is
  *   plan.c       masks -> kernels and layouts
- *   run.c        contexts, the forward pass, the profile, planned memory
+ *   device.c     which device a text means
+ *   memory.c     planned memory
+ *   run.c        contexts, the forward pass, the profile
  *   check.c      every kernel on the same q, k, v
  *   mask_api.c   masks without a model: numbers, drawings, files
  *   attention_api.c  one attention alone
@@ -33,24 +35,31 @@ struct vitrun_context {
     vt_stream *stream;
     vit_acts acts;
     int prepared; /* images that the stream is prepared for; 0: none yet */
+    int running;  /* images of the forward that was submitted and not yet waited for; 0: none */
+    /* The host's side of the buffers, or those themselves where the device's memory is the host's: */
+    float *input;            /* [batch, C, H, W] */
+    float *results;          /* what the next three lie in, where they are copies */
+    float *logits;           /* [batch, outputs] */
+    float *pooled, *pooled2; /* [batch, D] */
 };
 
 /* Copies an internal failure to the caller's error. Always -1. */
 int vitrun_fail(vitrun_error *err, const vt_status *st);
 
-/* The CPU device for the public texts `device` ("auto", "cpu", ...) and `dtype`; threads 0: all that
- * this process may use. */
+/* The device for the public texts `device` ("auto", "cpu", "cuda", "cuda:1") and `dtype`; threads 0:
+ * all that this process may use. */
 vt_device *vitrun_device_open(const char *device, const char *dtype, int threads, vt_status *st);
-const char *vitrun_dtype_name(vt_dtype t);
-
 /* Fails (VT_MACHINE) where `needed` bytes are more than the model's --max-memory. */
 int vitrun_check_memory(const vitrun_model *m, uint64_t needed, vt_status *st);
+/* The same where `more` bytes are more than the device has left. */
+int vitrun_check_device(const vitrun_model *m, uint64_t more, vt_status *st);
 
 /* After a run: fails (VT_INPUT) and names the first operation to blame where a logit, or where
- * `tokens` any token, is not finite. */
-int vitrun_check_finite(vitrun_context *c, int count, bool tokens, vt_status *st);
+ * `tokens` (the tokens of the last run, or NULL) a token, is not finite. */
+int vitrun_check_finite(vitrun_context *c, int count, const float *tokens, vt_status *st);
 
-/* Prepares the stream for `count` images, runs them; the outputs stay in the context's buffers. */
+/* Prepares the stream for `count` images, runs them, waits. Logits and pooled features are then in
+ * the host's buffers, tokens in the device's. */
 int vitrun_run_images(vitrun_context *c, int count, vt_status *st);
 
 #endif

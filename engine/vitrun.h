@@ -73,14 +73,20 @@ typedef struct {
     int mask_count;
     double density_threshold; /* < 0: the mask configuration's, else 0.30 */
     vitrun_dispatch dispatch;
-    const char *kernel;  /* force: "reference", "dense", "sparse", "tiles", "rows"; NULL */
-    const char *device;  /* "auto", "cpu" */
-    const char *dtype;   /* "fp32", "bf16"; NULL: fp32 on the CPU */
-    int threads;         /* 0: the cores that this process may use */
-    int batch;           /* images a forward pass that dispatch plans for; 0: 1 */
+    const char *kernel; /* force: "reference", "dense", "sparse", "tiles", "rows"; NULL */
+    const char *device; /* "auto": a GPU where there is one, "cpu", "cuda", "cuda:1" */
+    const char *dtype; /* "fp32", "bf16", on a GPU also "fp16", "tf32"; NULL: fp16 on a GPU, fp32 on
+                            the CPU */
+    int threads;       /* 0: the cores that this process may use */
+    int batch;         /* images a forward pass that dispatch plans for; 0: 1 */
     const char *labels;  /* file of class names, one a line, or NULL */
     uint64_t max_memory; /* bytes; 0: no limit. Refused before allocating when exceeded */
 } vitrun_options;
+
+/* The device that a model would be opened on with these two options: "cpu" or "cuda"; NULL with err
+ * set where it would not. */
+VITRUN_API const char *vitrun_device_found(const char *device, const char *dtype,
+                                           vitrun_error *err);
 
 typedef struct vitrun_model vitrun_model;
 
@@ -201,6 +207,16 @@ typedef struct {     /* each may be NULL; caller's memory, fp32 */
 VITRUN_API int vitrun_forward(vitrun_context *context, int count, const vitrun_outputs *out,
                               vitrun_error *err);
 
+/* The same in two steps: submit starts the forward and returns, on a GPU before it is done; until
+ * wait has returned, the context's input must stay as it is. With two contexts, one can be filled
+ * while the other computes. */
+VITRUN_API int vitrun_submit(vitrun_context *context, int count, vitrun_error *err);
+VITRUN_API int vitrun_wait(vitrun_context *context, const vitrun_outputs *out, vitrun_error *err);
+
+/* Repeats the last forward, on the input that the device has already, and says how long it took
+ * there: no transfers, no look at the results. For benchmarks. */
+VITRUN_API int vitrun_time(vitrun_context *context, double *ms, vitrun_error *err);
+
 /* ---- where time goes: per operation, since the profile was switched on ---- */
 typedef struct {
     const char *op;   /* "linear", "attention", ... */
@@ -279,6 +295,9 @@ VITRUN_API vitrun_attention *vitrun_attention_open(const vitrun_attention_option
 VITRUN_API void vitrun_attention_close(vitrun_attention *attention);
 VITRUN_API const vitrun_layer *vitrun_attention_layer(const vitrun_attention *attention);
 VITRUN_API int vitrun_attention_prefix(const vitrun_attention *attention);
+/* Where it runs, and in which arithmetic. */
+VITRUN_API const char *vitrun_attention_device(const vitrun_attention *attention,
+                                               const char **dtype);
 /* Runs the named kernel once on fixed random q, k, v; *ms is its time. */
 VITRUN_API int vitrun_attention_run(vitrun_attention *attention, const char *kernel, double *ms,
                                     vitrun_error *err);

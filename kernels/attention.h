@@ -30,6 +30,7 @@ typedef struct {
     const vt_bitmap *bitmap; /* reference, dense: NULL means every pair is on */
     const vt_tiles *tiles;   /* tiles */
     const vt_csr *csr;       /* rows */
+    struct vt_attn_own *own; /* the device's copy of the above, where it needs one */
 } vt_attn_group;
 
 typedef struct {

@@ -7,8 +7,13 @@
  * Buffers come from alloc, sized before the run; an operation allocates nothing.
  * Operations are called through ops.h only, which checks shapes and times them.
  *
- * Types: the residual stream (x) is always fp32. Operands of matrix products (normalised tokens, qkv,
- * attention output, MLP hidden) have the device's type, fp32 or bf16 on the CPU.
+ * Types: operands of matrix products (normalised tokens, qkv, attention output, MLP hidden) have the
+ * device's type: fp32 or bf16 on the CPU, fp16 as well on a GPU. The residual stream (x) and the
+ * embedded patches have the device's residual type: fp32 on the CPU, on a GPU its type, because there
+ * reading and writing them is what an addition costs. Features and logits are fp32.
+ *
+ * A function that says "may be NULL" is absent where a device has no need of it; ops.h has
+ * stand-ins (vt_...) for callers.
  */
 #ifndef VT_BACKEND_H
 #define VT_BACKEND_H
@@ -42,6 +47,10 @@ typedef struct {
     void (*free)(vt_device *dev, void *p);
     int (*upload)(vt_device *dev, vt_mat to, const float *from, vt_status *st);
     int (*download)(vt_device *dev, float *to, vt_mat from, vt_status *st);
+    /* Memory of the host that the device reads and writes fast; zeroed. */
+    void *(*host_alloc)(vt_device *dev, size_t bytes, const char *what, vt_status *st);
+    void (*host_free)(vt_device *dev, void *p);
+    size_t (*free_memory)(vt_device *dev); /* bytes to be had; may be NULL: who knows */
 
     /* ---- weights: W [out, in] row-major fp32 on the host, bias [out] or NULL; converted and packed
      *      once, for products of about `rows` rows; the caller's memory is free afterwards ---- */
@@ -53,26 +62,49 @@ typedef struct {
 
     /* ---- the cost model's constants for this device and type (dispatch.h) ---- */
     const struct vt_attn_costs *(*attention_costs)(const vt_device *dev);
+    /* Is there such a kernel for heads of this size? May be NULL: for all. */
+    bool (*attention_serves)(const vt_device *dev, vt_attn_kernel kernel, int head_dim);
+    /* Brings what a group's kernel reads (list of heads, layout) to where the device reads it, into
+     * g->own; equal layouts are shared. May be NULL: host memory serves. */
+    int (*group_load)(vt_device *dev, vt_attn_group *g, vt_status *st);
+    void (*group_free)(vt_device *dev, vt_attn_group *g);
 
     /* ---- streams. prepare_... tells of a product or plan that will run; what it needs is allocated
-     *      then, and stream_bytes says how much there is by now ---- */
+     *      then, and stream_bytes says how much there is by now. The matrices are those of the run (of
+     *      shape and type only while dry); their contents may be overwritten ---- */
     vt_stream *(*stream_open)(vt_device *dev, vt_status *st);
     void (*stream_close)(vt_stream *s);
-    int (*prepare_linear)(vt_stream *s, const vt_linear *w, size_t rows, vt_dtype x, vt_dtype y,
-                          vt_epilogue e, vt_status *st);
-    int (*prepare_attention)(vt_stream *s, const vt_attn_plan *plan, int images, vt_status *st);
+    int (*prepare_linear)(vt_stream *s, vt_mat y, vt_mat x, const vt_linear *w, vt_epilogue e,
+                          vt_status *st);
+    int (*prepare_attention)(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan,
+                             int images, vt_status *st);
     size_t (*attention_scratch)(const vt_device *dev, const vt_attn_plan *plan, int images);
     size_t (*stream_bytes)(const vt_stream *s);
+    /* Between host memory from host_alloc and the device, in order with the operations; the memory
+     * must stay until finish. feed: fp32 into the matrix's type; fetch: fp32 matrices. */
+    void (*feed)(vt_stream *s, vt_mat to, const float *from);
+    void (*fetch)(vt_stream *s, float *to, vt_mat from);
     int (*finish)(vt_stream *s, vt_status *st); /* waits; 0, or the first failure */
+    /* The time that the device spends between the two, in milliseconds; stop waits. May be NULL:
+     * then that of the calls. */
+    void (*clock_start)(vt_stream *s);
+    double (*clock_stop)(vt_stream *s);
+    /* What is called between record_begin and record_end is not run but recorded, for a forward of
+     * s->images images; replay runs it. May be NULL, all four. */
+    bool (*recorded)(vt_stream *s);
+    void (*record_begin)(vt_stream *s);
+    void (*record_end)(vt_stream *s);
+    void (*replay)(vt_stream *s);
 
     /* ---- operations; B images, N tokens, D width ---- */
-    /* cols [B*P, C*ph*pw] = the patches of images [B, C, H, W] (fp32), channel-major as the
-     * convolution's kernel is. */
-    void (*patches)(vt_stream *s, vt_mat cols, const float *images, int channels, int height,
-                    int width, int patch_h, int patch_w);
+    /* cols [B*P, C*ph*pw] = the patches of images [B, C*H*W] in the device's input type,
+     * channel-major as the convolution's kernel is. */
+    void (*patches)(vt_stream *s, vt_mat cols, vt_mat images, int channels, int height, int width,
+                    int patch_h, int patch_w);
     void (*linear)(vt_stream *s, vt_mat y, vt_mat x, const vt_linear *w, vt_epilogue e);
     /* x [B*N, D] = prefix tokens (from prefix [X, D], position added already) then patches
-     * [B*P, D] + pos [P, D], for each of B images; pos may be NULL. fp32 all. */
+     * [B*P, D] + pos [P, D], for each of B images; pos may be NULL. x and patches have the residual
+     * type, the others are fp32. */
     void (*tokens)(vt_stream *s, vt_mat x, vt_mat patches, const float *prefix, int prefix_tokens,
                    const float *pos);
     /* y = LayerNorm(x) * gamma + beta over the columns, biased variance, eps inside the root;
@@ -83,7 +115,7 @@ typedef struct {
     void (*qk_norm)(vt_stream *s, vt_mat qkv, int heads, int head_dim, const float *q_gamma,
                     const float *q_beta, const float *k_gamma, const float *k_beta, float eps);
     void (*attention)(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan);
-    /* y [B, D] from x [B*N, D]: token `first`, or the mean/max over tokens first .. N-1. fp32. */
+    /* y [B, D], fp32, from x [B*N, D]: token `first`, or the mean/max over tokens first .. N-1. */
     void (*pool)(vt_stream *s, vt_mat y, vt_mat x, int tokens, vt_pool how, int first);
     /* y = x in y's type. */
     void (*cast)(vt_stream *s, vt_mat y, vt_mat x);
@@ -92,8 +124,15 @@ typedef struct {
 /* Every device and stream begins with these; the back ends extend them. */
 struct vt_device {
     const vt_backend_ops *ops;
-    vt_dtype dtype; /* of the operands of matrix products */
-    int threads;    /* CPU threads that operations may use */
+    vt_dtype dtype;         /* of the operands of matrix products */
+    bool tf32;              /* products may round fp32 operands to tf32 */
+    const char *arithmetic; /* "fp32", "tf32", "bf16", "fp16" */
+    vt_dtype input;         /* of images */
+    vt_dtype residual;      /* of the residual stream */
+    bool host_memory;       /* its memory is the host's: the host may read and write it */
+    int slice_tokens; /* about how many tokens a forward takes through the model at a time, so that
+                         they stay in its cache; 0: all */
+    int threads;      /* CPU threads that operations may use */
 };
 
 typedef struct vt_profile_entry {
@@ -111,7 +150,9 @@ struct vt_stream {
     /* for ops.c */
     bool preparing; /* operations prepare for their shapes and compute nothing */
     bool dry;       /* preparing only adds up the memory that it would take, in stream_bytes */
-    int images;     /* of the forward in progress */
+    int images;     /* of the forward in progress; within vit_forward, of the slice in progress */
+    int first;      /* the slice's first image */
+    double clock;   /* of vt_clock_start */
     int layer;      /* the block in progress, -1 outside */
     bool profiling;
     vt_profile_entry *profile; /* entries in order of first appearance */
@@ -123,6 +164,10 @@ struct vt_stream {
 
 /* NULL with st set where the type is not to be had. threads >= 1. */
 vt_device *vt_cpu_open(vt_dtype dtype, int threads, vt_status *st);
+
+/* GPU number `index`. Fails with VT_MACHINE where there is no such GPU, no driver, no cuBLASLt. Only in
+ * builds with CUDA (VT_CUDA). */
+vt_device *vt_cuda_open(vt_dtype dtype, bool tf32, int index, int threads, vt_status *st);
 
 /* What the CPU backend found: "avx512", "avx2", "neon", "generic"; and the matrix library. */
 const char *vt_cpu_isa(void);

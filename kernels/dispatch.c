@@ -1,6 +1,7 @@
 /* The dispatcher: see dispatch.h. Constants come from the device. */
 #include "kernels/dispatch.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -45,7 +46,7 @@ double vt_attn_predict(const vt_attn_costs *c, vt_attn_kernel kernel, const vt_a
     default:
         ns = c->reference * n * n * d;
     }
-    return 1e-6 * ns * w->images * w->heads / w->threads;
+    return 1e-6 * (c->launch + ns * w->images * w->heads / w->threads);
 }
 
 vt_attn_kernel vt_attn_fastest_sparse(const double ms[VT_ATTN_KERNELS])
@@ -59,13 +60,16 @@ static int forced(vt_attn_choice *out, const char *name, vt_status *st)
     if (strcmp(name, "sparse") && !kernel_by_name(name, &out->kernel))
         return vt_fail(st, VT_USAGE, "kernel \"%s\" is unknown (expected " VT_ATTN_KERNEL_NAMES ")",
                        name);
+    if (!isfinite(out->ms[out->kernel]))
+        return vt_fail(st, VT_USAGE, "kernel %s: this device has none for heads of this size",
+                       name);
     snprintf(out->reason, sizeof out->reason, "kernel %s was asked for", name);
     return 0;
 }
 
 static void by_density(vt_attn_choice *out, double density, double threshold)
 {
-    bool below = density < threshold;
+    bool below = density < threshold && isfinite(out->ms[vt_attn_fastest_sparse(out->ms)]);
     out->kernel = below ? vt_attn_fastest_sparse(out->ms) : VT_ATTN_DENSE;
     snprintf(out->reason, sizeof out->reason, "density %.4g %s threshold %.4g: %s", density,
              below ? "<" : ">=", threshold, below ? "sparse, as the rule says" : "dense");
@@ -92,7 +96,7 @@ int vt_attn_choose(vt_attn_choice *out, const vt_attn_wish *wish, const vt_attn_
     double density = (double)w->nnz / ((double)w->tokens * w->tokens);
     memset(out, 0, sizeof *out);
     for (int k = 0; k < VT_ATTN_KERNELS; k++)
-        out->ms[k] = vt_attn_predict(c, (vt_attn_kernel)k, w);
+        out->ms[k] = w->serves[k] ? vt_attn_predict(c, (vt_attn_kernel)k, w) : INFINITY;
     if (!w->masked) {
         out->kernel = VT_ATTN_DENSE;
         snprintf(out->reason, sizeof out->reason, "no mask");

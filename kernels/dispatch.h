@@ -5,7 +5,8 @@
  *   dense  pack N d + tile (d + soft) T^2 [+ mask T^2]      T = ceil(N / 16)
  *   tiles  pack N d + (tile (d + soft)) tiles + mask tiles + group T
  *   rows   widen N d + (pair (d + pair_soft)) nnz + row N
- * summed over images and heads and divided by the threads. `reference` is never chosen by itself.
+ * summed over images and heads and divided by the threads, plus `launch`. Constants of a GPU are those
+ * of the whole device, whose threads count as one. `reference` is never chosen by itself.
  */
 #ifndef VT_DISPATCH_H
 #define VT_DISPATCH_H
@@ -16,12 +17,14 @@ typedef struct vt_attn_costs { /* of one device, type, instruction set; see the 
     double pack, tile, soft, mask, group;
     double widen, pair, pair_soft, row;
     double reference; /* per pair and head_dim */
+    double launch;
 } vt_attn_costs;
 
 typedef struct { /* one layer's head group */
     int images, heads, tokens, head_dim, threads;
     bool masked;
-    int64_t nnz, tiles; /* allowed pairs; tiles that the tiles layout lists */
+    int64_t nnz, tiles;           /* allowed pairs; tiles that the tiles layout lists */
+    bool serves[VT_ATTN_KERNELS]; /* which kernels the device has for this head_dim */
 } vt_attn_work;
 
 typedef enum { VT_RULE_AUTO, VT_RULE_DENSITY } vt_rule;
@@ -35,20 +38,21 @@ typedef struct {
 
 typedef struct {
     vt_attn_kernel kernel;
-    double ms[VT_ATTN_KERNELS]; /* predicted for each */
+    double ms[VT_ATTN_KERNELS]; /* predicted for each; INFINITY: cannot serve */
     char reason[192];
 } vt_attn_choice;
 
 double vt_attn_predict(const vt_attn_costs *c, vt_attn_kernel kernel, const vt_attn_work *w);
 
-/* Fails (VT_USAGE) only where wish->kernel names no kernel. */
+/* Fails (VT_USAGE) where wish->kernel names no kernel, or one that cannot serve. */
 int vt_attn_choose(vt_attn_choice *out, const vt_attn_wish *wish, const vt_attn_work *w,
                    const vt_attn_costs *c, vt_status *st);
 
 bool vt_attn_known_kernel(const char *name);                           /* including "sparse" */
 #define VT_ATTN_KERNEL_NAMES "reference, dense, sparse, tiles or rows" /* for messages */
 
-/* What "sparse" stands for: the sparse kernel with the smaller of the predicted times. */
+/* What "sparse" stands for: the sparse kernel with the smaller of the predicted times; the last where
+ * none can serve. */
 vt_attn_kernel vt_attn_fastest_sparse(const double ms[VT_ATTN_KERNELS]);
 
 #endif

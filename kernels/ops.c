@@ -18,6 +18,42 @@ void vt_profile(vt_stream *s, bool on)
     s->profile_count = 0;
 }
 
+/* ---- stand-ins ---- */
+
+void vt_clock_start(vt_stream *s)
+{
+    if (s->dev->ops->clock_start)
+        s->dev->ops->clock_start(s);
+    else
+        s->clock = vt_now_ms();
+}
+
+double vt_clock_stop(vt_stream *s)
+{
+    return s->dev->ops->clock_stop ? s->dev->ops->clock_stop(s) : vt_now_ms() - s->clock;
+}
+
+bool vt_attention_serves(const vt_device *dev, vt_attn_kernel kernel, int head_dim)
+{
+    return !dev->ops->attention_serves || dev->ops->attention_serves(dev, kernel, head_dim);
+}
+
+int vt_group_load(vt_device *dev, vt_attn_group *g, vt_status *st)
+{
+    return dev->ops->group_load ? dev->ops->group_load(dev, g, st) : 0;
+}
+
+void vt_group_free(vt_device *dev, vt_attn_group *g)
+{
+    if (dev->ops->group_free)
+        dev->ops->group_free(dev, g);
+}
+
+size_t vt_free_memory(vt_device *dev)
+{
+    return dev->ops->free_memory ? dev->ops->free_memory(dev) : SIZE_MAX;
+}
+
 /* ---- before and after an operation ---- */
 
 /* False where the operation must not run: after a failure, or with shapes that do not fit. */
@@ -56,14 +92,15 @@ static vt_profile_entry *profile_entry(vt_stream *s, const char *op, const char 
     return e;
 }
 
-static double begin(const vt_stream *s)
+static void begin(vt_stream *s)
 {
-    return s->profiling ? vt_now_ms() : 0;
+    if (s->profiling)
+        vt_clock_start(s);
 }
 
-static void record(vt_stream *s, const char *op, const char *name, double start)
+static void record(vt_stream *s, const char *op, const char *name)
 {
-    double ms = vt_now_ms() - start;
+    double ms = vt_clock_stop(s);
     vt_profile_entry *e = profile_entry(s, op, name);
     if (e) {
         e->ms += ms;
@@ -77,10 +114,10 @@ static void show(vt_stream *s, const char *name, vt_mat y, vt_mat x)
         s->observe(s->observe_user, s, name, y, x);
 }
 
-static void end(vt_stream *s, const char *op, const char *name, double start, vt_mat y, vt_mat x)
+static void end(vt_stream *s, const char *op, const char *name, vt_mat y, vt_mat x)
 {
     if (s->profiling)
-        record(s, op, name, start);
+        record(s, op, name);
     show(s, name, y, x);
 }
 
@@ -91,17 +128,19 @@ static bool operand(const vt_stream *s, vt_mat m)
 
 /* ---- the operations ---- */
 
-void op_patches(vt_stream *s, vt_mat cols, const float *images, int channels, int height, int width,
+void op_patches(vt_stream *s, vt_mat cols, vt_mat images, int channels, int height, int width,
                 int patch_h, int patch_w)
 {
     size_t patches = (size_t)(height / patch_h) * (size_t)(width / patch_w) * (size_t)s->images;
-    if (!enter(s, "patches", cols.rows == patches && cols.cols == channels * patch_h * patch_w))
+    bool fits = cols.rows == patches && cols.cols == channels * patch_h * patch_w &&
+                images.rows == (size_t)s->images && images.cols == channels * height * width;
+    if (!enter(s, "patches", fits))
         return;
     if (s->preparing)
         return;
-    double t = begin(s);
+    begin(s);
     s->dev->ops->patches(s, cols, images, channels, height, width, patch_h, patch_w);
-    end(s, "patches", "patches", t, cols, cols);
+    end(s, "patches", "patches", cols, cols);
 }
 
 void op_linear(vt_stream *s, const char *name, vt_mat y, vt_mat x, const vt_linear *w,
@@ -112,25 +151,27 @@ void op_linear(vt_stream *s, const char *name, vt_mat y, vt_mat x, const vt_line
     if (!enter(s, name, fits))
         return;
     if (s->preparing) {
-        s->dev->ops->prepare_linear(s, w, x.rows, x.type, y.type, e, &s->error);
+        s->dev->ops->prepare_linear(s, y, x, w, e, &s->error);
         return;
     }
-    double t = begin(s);
+    begin(s);
     s->dev->ops->linear(s, y, x, w, e);
-    end(s, "linear", name, t, y, x);
+    end(s, "linear", name, y, x);
 }
 
 void op_tokens(vt_stream *s, vt_mat x, vt_mat patches, const float *prefix, int prefix_tokens,
                const float *pos)
 {
     size_t rows = patches.rows + (size_t)prefix_tokens * (size_t)s->images;
-    if (!enter(s, "tokens", x.rows == rows && x.cols == patches.cols))
+    bool fits = x.rows == rows && x.cols == patches.cols && x.type == s->dev->residual &&
+                patches.type == x.type;
+    if (!enter(s, "tokens", fits))
         return;
     if (s->preparing)
         return;
-    double t = begin(s);
+    begin(s);
     s->dev->ops->tokens(s, x, patches, prefix, prefix_tokens, pos);
-    end(s, "tokens", "tokens", t, x, patches);
+    end(s, "tokens", "tokens", x, patches);
 }
 
 void op_norm(vt_stream *s, const char *name, vt_mat y, vt_mat x, const float *gamma,
@@ -140,9 +181,9 @@ void op_norm(vt_stream *s, const char *name, vt_mat y, vt_mat x, const float *ga
         return;
     if (s->preparing)
         return;
-    double t = begin(s);
+    begin(s);
     s->dev->ops->norm(s, y, x, gamma, beta, (float)eps);
-    end(s, "norm", name, t, y, x);
+    end(s, "norm", name, y, x);
 }
 
 void op_qk_norm(vt_stream *s, vt_mat qkv, int heads, int head_dim, const float *q_gamma,
@@ -152,9 +193,9 @@ void op_qk_norm(vt_stream *s, vt_mat qkv, int heads, int head_dim, const float *
         return;
     if (s->preparing)
         return;
-    double t = begin(s);
+    begin(s);
     s->dev->ops->qk_norm(s, qkv, heads, head_dim, q_gamma, q_beta, k_gamma, k_beta, (float)eps);
-    end(s, "norm", "qk_norm", t, qkv, qkv);
+    end(s, "norm", "qk_norm", qkv, qkv);
 }
 
 /* Each head group by itself, so that each has its time. */
@@ -163,11 +204,11 @@ static void profiled_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_at
     vt_attn_plan alone = *plan;
     alone.groups = 1;
     for (int g = 0; g < plan->groups && s->error.code == VT_OK; g++) {
-        double t = begin(s);
+        begin(s);
         alone.group = &plan->group[g];
         s->dev->ops->attention(s, out, qkv, &alone);
         const char *name = plan->group[g].name;
-        record(s, "attention", name ? name : "all", t);
+        record(s, "attention", name ? name : "all");
     }
 }
 
@@ -179,7 +220,7 @@ void op_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan
     if (!enter(s, "attention", fits))
         return;
     if (s->preparing) {
-        s->dev->ops->prepare_attention(s, plan, s->images, &s->error);
+        s->dev->ops->prepare_attention(s, out, qkv, plan, s->images, &s->error);
         return;
     }
     if (s->profiling)
@@ -192,13 +233,13 @@ void op_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan
 void op_pool(vt_stream *s, vt_mat y, vt_mat x, int tokens, vt_pool how, int first)
 {
     bool fits = y.rows * (size_t)tokens == x.rows && y.cols == x.cols && first < tokens;
-    if (!enter(s, "pool", fits && y.type == VT_F32 && x.type == VT_F32))
+    if (!enter(s, "pool", fits && y.type == VT_F32 && x.type == s->dev->residual))
         return;
     if (s->preparing)
         return;
-    double t = begin(s);
+    begin(s);
     s->dev->ops->pool(s, y, x, tokens, how, first);
-    end(s, "pool", "pool", t, y, x);
+    end(s, "pool", "pool", y, x);
 }
 
 void op_cast(vt_stream *s, vt_mat y, vt_mat x)
@@ -207,7 +248,7 @@ void op_cast(vt_stream *s, vt_mat y, vt_mat x)
         return;
     if (s->preparing)
         return;
-    double t = begin(s);
+    begin(s);
     s->dev->ops->cast(s, y, x);
-    end(s, "cast", "cast", t, y, x);
+    end(s, "cast", "cast", y, x);
 }

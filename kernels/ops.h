@@ -10,7 +10,7 @@
 
 #include "kernels/backend.h"
 
-void op_patches(vt_stream *s, vt_mat cols, const float *images, int channels, int height, int width,
+void op_patches(vt_stream *s, vt_mat cols, vt_mat images, int channels, int height, int width,
                 int patch_h, int patch_w);
 void op_linear(vt_stream *s, const char *name, vt_mat y, vt_mat x, const vt_linear *w,
                vt_epilogue e);
@@ -28,5 +28,13 @@ void op_cast(vt_stream *s, vt_mat y, vt_mat x);
 void vt_profile(vt_stream *s, bool on);
 
 double vt_now_ms(void); /* monotonic clock */
+
+/* ---- stand-ins for what a device may lack (backend.h) ---- */
+void vt_clock_start(vt_stream *s);
+double vt_clock_stop(vt_stream *s);
+bool vt_attention_serves(const vt_device *dev, vt_attn_kernel kernel, int head_dim);
+int vt_group_load(vt_device *dev, vt_attn_group *g, vt_status *st);
+void vt_group_free(vt_device *dev, vt_attn_group *g); /* one that was not loaded is fine */
+size_t vt_free_memory(vt_device *dev);                /* SIZE_MAX: who knows */
 
 #endif

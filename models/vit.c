@@ -14,11 +14,28 @@ static vt_mat mat(void *p, vt_dtype type, size_t rows, int cols)
     return (vt_mat){p, type, rows, cols};
 }
 
-/* The memory after m, of a buffer that begins with it. While shapes are only prepared for, buffers
- * may be absent: hence no arithmetic on pointers. */
-static void *behind(void *buffer, vt_mat m)
+static size_t aligned(size_t bytes)
 {
-    return (void *)((uintptr_t)buffer + vt_mat_bytes(m));
+    return (bytes + 255) / 256 * 256;
+}
+
+/* The memory `bytes` into a buffer. While shapes are only prepared for, buffers may be absent: hence
+ * no arithmetic on pointers. */
+static void *behind(void *buffer, size_t bytes)
+{
+    return (void *)((uintptr_t)buffer + bytes);
+}
+
+/* The slice's rows of a buffer that holds `rows` rows for each image of the whole batch. */
+static vt_mat slice_of(const vt_stream *s, void *buffer, vt_dtype type, size_t rows, int cols)
+{
+    vt_mat before = mat(buffer, type, (size_t)s->first * rows, cols);
+    return mat(behind(buffer, vt_mat_bytes(before)), type, (size_t)s->images * rows, cols);
+}
+
+static vt_mat residual(const vt_stream *s, const vit_model *m, const vit_acts *a)
+{
+    return slice_of(s, a->x, s->dev->residual, (size_t)m->tokens, m->cfg.width);
 }
 
 static void norm(vt_stream *s, const char *name, vt_mat y, vt_mat x, vit_norm n, double eps)
@@ -34,7 +51,7 @@ static void block(vt_stream *s, const vit_model *m, const vit_block *b, const vi
     const vt_epilogue none = {0}, add = {.add = true}, act = {.act = c->act};
     vt_dtype type = s->dev->dtype;
     size_t rows = (size_t)s->images * (size_t)m->tokens;
-    vt_mat x = mat(a->x, VT_F32, rows, c->width);
+    vt_mat x = residual(s, m, a);
     vt_mat xn = mat(a->narrow, type, rows, c->width), att = xn;
     vt_mat qkv = mat(a->wide, type, rows, 3 * c->width);
     vt_mat hid = mat(a->wide, type, rows, c->hidden);
@@ -57,11 +74,13 @@ static void embed(vt_stream *s, const vit_model *m, const vit_acts *a)
     const vit_config *c = &m->cfg;
     int patch = c->channels * c->patch_h * c->patch_w;
     size_t patches = (size_t)s->images * (size_t)(m->grid_h * m->grid_w);
-    vt_mat x = mat(a->x, VT_F32, (size_t)s->images * (size_t)m->tokens, c->width);
-    vt_mat embedded = mat(a->wide, VT_F32, patches, c->width);
-    vt_mat cols = mat(behind(a->wide, embedded), s->dev->dtype, patches, patch);
+    vt_mat input = slice_of(s, a->input, s->dev->input, 1, c->channels * c->img_h * c->img_w);
+    vt_mat x = residual(s, m, a);
+    vt_mat embedded = mat(a->wide, s->dev->residual, patches, c->width);
+    vt_mat cols =
+        mat(behind(a->wide, aligned(vt_mat_bytes(embedded))), s->dev->dtype, patches, patch);
 
-    op_patches(s, cols, a->input, c->channels, c->img_h, c->img_w, c->patch_h, c->patch_w);
+    op_patches(s, cols, input, c->channels, c->img_h, c->img_w, c->patch_h, c->patch_w);
     op_linear(s, "patch_embed", embedded, cols, m->patch, (vt_epilogue){0});
     op_tokens(s, x, embedded, m->prefix_tokens, m->prefix, m->pos);
     norm(s, "norm_pre", x, x, m->norm_pre, c->norm_eps);
@@ -72,11 +91,10 @@ static void embed(vt_stream *s, const vit_model *m, const vit_acts *a)
 static void classify(vt_stream *s, const vit_model *m, const vit_acts *a)
 {
     const vit_config *c = &m->cfg;
-    size_t images = (size_t)s->images;
-    vt_mat x = mat(a->x, VT_F32, images * (size_t)m->tokens, c->width);
-    vt_mat pooled = mat(a->pooled, VT_F32, images, c->width);
-    vt_mat operand = mat(a->operand, s->dev->dtype, images, c->width);
-    vt_mat logits = mat(a->logits, VT_F32, images, m->outputs);
+    vt_mat x = residual(s, m, a);
+    vt_mat pooled = slice_of(s, a->pooled, VT_F32, 1, c->width);
+    vt_mat operand = mat(a->operand, s->dev->dtype, (size_t)s->images, c->width);
+    vt_mat logits = slice_of(s, a->logits, VT_F32, 1, m->outputs);
     int first = c->pool == VT_POOL_TOKEN || c->pool_include_prefix ? 0 : m->prefix;
 
     op_pool(s, pooled, x, m->tokens, c->pool, first);
@@ -88,17 +106,17 @@ static void classify(vt_stream *s, const vit_model *m, const vit_acts *a)
     op_cast(s, operand, pooled);
     op_linear(s, "head", logits, operand, m->head, (vt_epilogue){0});
     if (m->head_dist) {
-        vt_mat second = mat(a->pooled2, VT_F32, images, c->width);
+        vt_mat second = slice_of(s, a->pooled2, VT_F32, 1, c->width);
         op_pool(s, second, x, m->tokens, VT_POOL_TOKEN, 1);
         op_cast(s, operand, second);
         op_linear(s, "head_dist", logits, operand, m->head_dist, (vt_epilogue){.add = true});
     }
 }
 
-void vit_forward(vt_stream *s, const vit_model *m, const vit_acts *a,
-                 const vt_attn_plan *const *plan)
+static void forward_slice(vt_stream *s, const vit_model *m, const vit_acts *a,
+                          const vt_attn_plan *const *plan)
 {
-    vt_mat x = mat(a->x, VT_F32, (size_t)s->images * (size_t)m->tokens, m->cfg.width);
+    vt_mat x = residual(s, m, a);
     s->layer = -1;
     embed(s, m, a);
     for (int i = 0; i < m->cfg.layers; i++) {
@@ -108,6 +126,18 @@ void vit_forward(vt_stream *s, const vit_model *m, const vit_acts *a,
     s->layer = -1;
     norm(s, "norm", x, x, m->norm, m->cfg.norm_eps);
     classify(s, m, a);
+}
+
+void vit_forward(vt_stream *s, const vit_model *m, const vit_acts *a,
+                 const vt_attn_plan *const *plan)
+{
+    int images = s->images;
+    for (s->first = 0; s->first < images; s->first += a->slice) {
+        s->images = images - s->first < a->slice ? images - s->first : a->slice;
+        forward_slice(s, m, a, plan);
+    }
+    s->images = images;
+    s->first = 0;
 }
 
 /* ---- buffers ---- */
@@ -125,24 +155,34 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
+int vit_slice(const vit_model *m, int images)
+{
+    int slice = m->dev->slice_tokens ? m->dev->slice_tokens / m->tokens : images;
+    return slice < 1 ? 1 : slice < images ? slice : images;
+}
+
 /* The one table of activation memory: vit_acts_bytes adds it up, vit_acts_alloc takes it. */
 static void buffers(buffer out[BUFFERS], vit_acts *a, const vit_model *m, int images)
 {
     const vit_config *c = &m->cfg;
-    size_t type = vt_dtype_bytes(m->dev->dtype), b = (size_t)images, width = (size_t)c->width;
-    size_t rows = b * (size_t)m->tokens, patches = b * (size_t)(m->grid_h * m->grid_w);
+    size_t type = vt_dtype_bytes(m->dev->dtype), stream = vt_dtype_bytes(m->dev->residual);
+    size_t width = (size_t)c->width;
+    size_t b = (size_t)images, slice = (size_t)vit_slice(m, images);
+    size_t rows = slice * (size_t)m->tokens, patches = slice * (size_t)(m->grid_h * m->grid_w);
     size_t patch = (size_t)c->channels * (size_t)c->patch_h * (size_t)c->patch_w;
-    size_t wide = larger(patches * (width * 4 + patch * type),
+    size_t wide = larger(aligned(patches * width * stream) + patches * patch * type,
                          rows * type * larger(3 * width, (size_t)c->hidden));
     const buffer table[BUFFERS] = {
-        {"input", b * (size_t)c->channels * (size_t)c->img_h * (size_t)c->img_w * 4,
-         (void **)&a->input},
-        {"residual stream", rows * width * 4, (void **)&a->x},
+        {"input",
+         b * (size_t)c->channels * (size_t)c->img_h * (size_t)c->img_w *
+             vt_dtype_bytes(m->dev->input),
+         &a->input},
+        {"residual stream", b * (size_t)m->tokens * width * stream, &a->x},
         {"normalised tokens", rows * width * type, &a->narrow},
         {"qkv and MLP", wide, &a->wide},
         {"features", b * width * 4, (void **)&a->pooled},
         {"distillation features", m->head_dist ? b * width * 4 : 0, (void **)&a->pooled2},
-        {"head input", b * width * type, &a->operand},
+        {"head input", slice * width * type, &a->operand},
         {"logits", b * (size_t)m->outputs * 4, (void **)&a->logits},
     };
     for (int i = 0; i < BUFFERS; i++)
@@ -163,7 +203,7 @@ size_t vit_acts_bytes(const vit_model *m, int images)
 int vit_acts_alloc(vit_acts *a, const vit_model *m, int images, vt_status *st)
 {
     buffer table[BUFFERS];
-    *a = (vit_acts){.images = images};
+    *a = (vit_acts){.images = images, .slice = vit_slice(m, images)};
     buffers(table, a, m, images);
     for (int i = 0; i < BUFFERS; i++) {
         *table[i].p = m->dev->ops->alloc(m->dev, table[i].bytes, table[i].name, st);

@@ -73,28 +73,33 @@ int vit_resample_grid(float *out, int out_h, int out_w, const float *in, int in_
                       int width, vit_resampling how, vt_status *st);
 
 /* ---- running ---- */
-/* Buffers of one stream, for up to `images` images. Buffers whose lives do not overlap share memory:
+/* Buffers of one stream, for up to `images` images, of which `slice` (S) go through the model at a
+ * time: as many as the device's cache likes (vt_device.slice_tokens). Buffers whose lives do not overlap share memory:
  * `wide` is cols and embed, then qkv, then hid, in turn; `narrow` is xn, then att. */
 typedef struct {
-    int images;
-    float *input; /* [B, C, H, W] */
-    float *x;     /* [B * N, D], the residual stream */
-    void *narrow; /* [B * N, D] in the device's type */
+    int images, slice;
+    void *input;  /* [B, C, H, W] in the device's input type */
+    void *x;      /* [B * N, D] in the device's residual type: the residual stream */
+    void *narrow; /* [S * N, D] in the device's type */
     void *wide;
     float *pooled;  /* [B, D] */
     float *pooled2; /* [B, D], distilled models: the distillation token's */
-    void *operand;  /* [B, D] in the device's type, for the head */
+    void *operand;  /* [S, D] in the device's type, for the head */
     float *logits;  /* [B, outputs] */
     size_t bytes;
 } vit_acts;
+
+/* How many of `images` images go through the model at a time. */
+int vit_slice(const vit_model *m, int images);
 
 /* Bytes that vit_acts_alloc takes, without taking them. */
 size_t vit_acts_bytes(const vit_model *m, int images);
 int vit_acts_alloc(vit_acts *a, const vit_model *m, int images, vt_status *st);
 void vit_acts_free(vit_acts *a, vt_device *dev);
 
-/* One forward pass of s->images images from a->input: a->logits, a->pooled (features) and a->x (all
- * tokens after the final norm) hold the results. plan: [layers]. Errors are sticky in s. */
+/* One forward pass of s->images images from a->input, slice by slice: a->logits, a->pooled (features)
+ * and a->x (all tokens after the final norm) hold the results. plan: [layers]. Errors are sticky in
+ * s. */
 void vit_forward(vt_stream *s, const vit_model *m, const vit_acts *a,
                  const vt_attn_plan *const *plan);
 

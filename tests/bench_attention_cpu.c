@@ -97,7 +97,7 @@ static void run_once(vt_stream *s, vt_mat out, vt_mat qkv, series *r, const mask
                          .scale = 1 / sqrtf((float)(qkv.cols / 3 / HEADS)),
                          .groups = 1,
                          .group = &g};
-    if (s->dev->ops->prepare_attention(s, &plan, 1, &st) != 0) {
+    if (s->dev->ops->prepare_attention(s, out, qkv, &plan, 1, &st) != 0) {
         fprintf(stderr, "%s\n", st.text);
         exit(1);
     }

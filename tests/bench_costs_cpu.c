@@ -77,7 +77,7 @@ static double best_of(const bench *b, vt_attn_group *g)
                          .scale = 1 / sqrtf((float)b->head_dim),
                          .groups = 1,
                          .group = g};
-    if (b->dev->ops->prepare_attention(b->s, &plan, 1, &st) != 0)
+    if (b->dev->ops->prepare_attention(b->s, b->out, b->qkv, &plan, 1, &st) != 0)
         exit(1);
     double best = INFINITY;
     for (int i = 0; i < 2; i++) {

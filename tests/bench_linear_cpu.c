@@ -48,8 +48,9 @@ static engine open_engine(vt_dtype type, int threads, const char *isa, int onedn
     vt_dtype y = layer[l].e.add ? VT_F32 : type;
     for (int c = 0; c < COPIES; c++) {
         e.w[c] = e.dev->ops->linear_load(e.dev, w, NULL, layer[l].out, layer[l].in, rows, &st);
+        vt_mat from = {NULL, type, rows, layer[l].in}, to = {NULL, y, rows, layer[l].out};
         if (!e.w[c] ||
-            e.dev->ops->prepare_linear(e.stream, e.w[c], rows, type, y, layer[l].e, &st)) {
+            e.dev->ops->prepare_linear(e.stream, to, from, e.w[c], layer[l].e, &st)) {
             e.dev = NULL; /* not on this machine; a bench may leak */
             return e;
         }

@@ -54,12 +54,30 @@ static int prepare(const workload *w, vitrun_error *err)
     return 0;
 }
 
-static int work(const workload *w, vitrun_error *err)
+/* One piece of work and how long it took: a forward pass on the device, or all from image to logits. */
+static int work(const workload *w, double *ms, vitrun_error *err)
 {
     vitrun_outputs out = {.logits = w->logits};
-    if (w->end_to_end && prepare(w, err) != 0)
+    if (!w->end_to_end)
+        return vitrun_time(w->context, ms, err);
+    double start = vte_now_ms();
+    if (prepare(w, err) != 0 || vitrun_forward(w->context, w->batch, &out, err) != 0)
         return -1;
-    return vitrun_forward(w->context, w->batch, &out, err);
+    *ms = vte_now_ms() - start;
+    return 0;
+}
+
+/* The whole way once, so that the device has its input and everything is ready. */
+static int warm_up(const workload *w, vitrun_error *err)
+{
+    vitrun_outputs out = {.logits = w->logits};
+    double ms;
+    if (vitrun_forward(w->context, w->batch, &out, err) != 0)
+        return -1;
+    for (int i = 0; i < WARM_UP; i++)
+        if (work(w, &ms, err) != 0)
+            return -1;
+    return 0;
 }
 
 /* Times `runs` (0: as many as is sensible) pieces of work into a new array. */
@@ -67,16 +85,13 @@ static double *sample(const workload *w, int runs, int *count, cli_io *io, vitru
 {
     int most = runs ? runs : DEFAULT_RUNS;
     double *ms = cli_alloc((size_t)most, sizeof *ms), begin = vte_now_ms();
-    for (int i = 0; i < WARM_UP; i++)
-        if (work(w, err) != 0)
-            goto fail;
+    if (warm_up(w, err) != 0)
+        goto fail;
     for (*count = 0; *count < most; ++*count) {
-        double start = vte_now_ms();
-        if (!runs && *count >= LEAST_RUNS && start - begin > TIME_LIMIT_MS)
+        if (!runs && *count >= LEAST_RUNS && vte_now_ms() - begin > TIME_LIMIT_MS)
             break;
-        if (work(w, err) != 0)
+        if (work(w, &ms[*count], err) != 0)
             goto fail;
-        ms[*count] = vte_now_ms() - start;
         cli_progress(io, (size_t)*count + 1, (size_t)most, "runs");
     }
     cli_progress_clear(io);

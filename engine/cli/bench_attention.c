@@ -87,7 +87,7 @@ static int open_shape(duel *d, vitrun_error *err)
     d->shape.grid_w = o->grid.w;
     d->shape.mask = o->masks.count ? o->masks.item[0] : NULL;
     d->shape.device = o->device ? o->device : "auto";
-    d->shape.dtype = o->dtype ? o->dtype : "fp32";
+    d->shape.dtype = o->dtype;
     d->shape.threads = cli_threads(o);
     d->attention = vitrun_attention_open(&d->shape, err);
     if (!d->attention)
@@ -224,8 +224,9 @@ static void print_json(const duel *d, cli_io *io)
 {
     cli_json_begin(io);
     cli_json_put(io, "vitrun", cli_text(vitrun_version()));
-    cli_json_put(io, "device", cli_text("cpu")); /* the only one that opens */
-    cli_json_put(io, "dtype", cli_text(d->shape.dtype));
+    const char *dtype, *device = vitrun_attention_device(d->attention, &dtype);
+    cli_json_put(io, "device", cli_text(device));
+    cli_json_put(io, "dtype", cli_text(dtype));
     cli_json_put(io, "threads", cli_integer((uint64_t)d->shape.threads));
     cli_json_put(io, "attention", shape_json(d));
     cli_json_array(io, "kernels");
@@ -239,9 +240,11 @@ static void print_text(const duel *d, FILE *f)
 {
     const vitrun_layer *l = d->layer;
     char n[CLI_AMOUNT];
+    const char *dtype, *device = vitrun_attention_device(d->attention, &dtype);
     fprintf(f,
-            "%d heads, %d tokens (%d prefix), head width %d, batch %d; mask %s, density %.2f %%\n",
-            d->shape.heads, d->shape.tokens, vitrun_attention_prefix(d->attention),
+            "%s %s, %d heads, %d tokens (%d prefix), head width %d, batch %d; mask %s, density "
+            "%.2f %%\n",
+            device, dtype, d->shape.heads, d->shape.tokens, vitrun_attention_prefix(d->attention),
             d->shape.head_dim, d->shape.batch, l->mask, 100 * l->density);
     cli_table *t = cli_table_new("lrrrrrrr");
     cli_cells(t, (const char *const[]){"kernel", "median", "min", "p90", "of dense", "predicted",

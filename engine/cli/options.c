@@ -57,15 +57,18 @@ const cli_option cli_option_table[] = {
      "force one attention kernel for masked layers: reference, dense,\n"
      "sparse (the fastest sparse one), or a kernel's own name"},
 
-    {"Device", "device", "auto|cpu", OPT_TEXT, FIELD(device), 0, 0, NULL, RUNS_MODEL | CMD_MASK,
-     "where to run; never replaced silently (default: auto)"},
-    {NULL, "dtype", "fp32|bf16", OPT_TEXT, FIELD(dtype), 0, 0, NULL, RUNS_MODEL,
-     "arithmetic type (default: fp32)"},
+    {"Device", "device", "auto|cpu|cuda[:N]", OPT_TEXT, FIELD(device), 0, 0, NULL,
+     RUNS_MODEL | CMD_MASK,
+     "where to run; auto takes a GPU where there is one, and what is\n"
+     "named is never replaced (default: auto)"},
+    {NULL, "dtype", "fp32|tf32|bf16|fp16", OPT_TEXT, FIELD(dtype), 0, 0, NULL, RUNS_MODEL,
+     "arithmetic type; tf32 and fp16 need a GPU (default: fp16 on a GPU,\n"
+     "fp32 on the CPU)"},
     {NULL, "threads", "N", OPT_INT, FIELD(threads), 1, MAX_THREADS, NULL, CMD_ALL,
      "CPU threads (default: the cores that this process may use)"},
     {NULL, "batch", "N", OPT_INT, FIELD(batch), 1, MAX_BATCH, NULL, CMD_RUN,
-     "images a forward pass (default: 1 for one image, else up to 8,\n"
-     "as --max-memory allows)"},
+     "images a forward pass (default: 1 for one image, else up to 8 on\n"
+     "the CPU and 64 on a GPU, as memory allows)"},
     {NULL, "batch", "N[,N...]", OPT_INTS, FIELD(batches), 1, MAX_BATCH, NULL, CMD_INFO | CMD_BENCH,
      "images a forward pass, one or several sizes (default: 1 for\n"
      "bench, 1,8,32 for info)"},

@@ -11,7 +11,7 @@
 
 #include "engine/cli/cli.h"
 
-enum { DEFAULT_BATCH = 8 };
+enum { CPU_BATCH = 8, GPU_BATCH = 64 }; /* at most, where nobody says */
 
 typedef struct {
     const cli_options *o;
@@ -185,12 +185,12 @@ static int check_options(const cli_options *o, vitrun_error *err)
 }
 
 /* Opens the model for the batch that will run, because the choice of kernels depends on it: up to
- * `most` images, as many as --max-memory and the machine's free memory allow, found by halving. One
+ * `most` images, as many as --max-memory and the device's free memory allow, found by halving. One
  * image is tried even where memory seems short. */
-static vitrun_model *open_fitting(run_state *s, int most, vitrun_error *err)
+static vitrun_model *open_fitting(run_state *s, int most, int on_cpu, vitrun_error *err)
 {
     cli_options limited = *s->o;
-    uint64_t available = vte_available_memory();
+    uint64_t available = on_cpu ? vte_available_memory() : 0;
     if (available && (!limited.max_memory || available < limited.max_memory))
         limited.max_memory = available;
     for (s->batch = most; s->batch > 1; s->batch /= 2) {
@@ -199,6 +199,31 @@ static vitrun_model *open_fitting(run_state *s, int most, vitrun_error *err)
             return model;
     }
     return cli_open(s->o, s->batch, s->io, err);
+}
+
+static vitrun_model *open_model(run_state *s, vitrun_error *err)
+{
+    const cli_options *o = s->o;
+    s->batch = o->batch;
+    if (s->batch)
+        return cli_open(o, s->batch, s->io, err);
+    const char *device = vitrun_device_found(o->device, o->dtype, err);
+    if (!device)
+        return NULL;
+    int on_cpu = strcmp(device, "cpu") == 0;
+    size_t most = on_cpu ? CPU_BATCH : GPU_BATCH, count = s->files->count;
+    return open_fitting(s, (int)(count < most ? count : most), on_cpu, err);
+}
+
+/* A second context lets one batch be read while another computes: on a GPU, where there is more than
+ * one batch, and memory; not under a profile, which counts in one. */
+static vitrun_context *open_second(const run_state *s)
+{
+    vitrun_error ignored;
+    if (strcmp(s->info->device, "cpu") == 0 || s->files->count <= (size_t)s->batch || s->o->json ||
+        s->o->profile)
+        return NULL;
+    return vitrun_context_open(s->model, s->batch, &ignored);
 }
 
 static int save_features(run_state *s, vitrun_error *err)
@@ -256,11 +281,12 @@ static void note_profile(run_state *s, const vitrun_context *context)
     report_layers_text(s->io->notes, s->model, context);
 }
 
-static int run_images(run_state *s, vitrun_context *context, vitrun_error *err)
+static int run_images(run_state *s, vitrun_context *context, vitrun_context *second,
+                      vitrun_error *err)
 {
     const cli_options *o = s->o;
     vte_batches b = {.model = s->model,
-                     .context = context,
+                     .context = {context, second},
                      .batch = s->batch,
                      .user = s,
                      .want_features = o->features && !o->tokens,
@@ -293,24 +319,23 @@ static int run_images(run_state *s, vitrun_context *context, vitrun_error *err)
 static int run_model(run_state *s, vitrun_error *err)
 {
     const cli_options *o = s->o;
-    size_t count = s->files->count;
-    int most = count < DEFAULT_BATCH ? (int)count : DEFAULT_BATCH;
-    s->batch = o->batch;
-    vitrun_model *model = o->batch ? cli_open(o, o->batch, s->io, err) : open_fitting(s, most, err);
+    vitrun_model *model = open_model(s, err);
     if (!model)
         return -1;
     s->model = model;
     s->info = vitrun_info_get(model);
     vitrun_context *context = vitrun_context_open(model, s->batch, err);
+    vitrun_context *second = context ? open_second(s) : NULL;
     int status = -1;
     if (context) {
         s->order = cli_alloc((size_t)s->info->outputs, sizeof *s->order);
         s->saved_row = !o->features ? 0 : (size_t)s->info->width;
         s->saved_row *= o->tokens ? (size_t)s->info->tokens : 1;
-        status = run_images(s, context, err);
+        status = run_images(s, context, second, err);
     }
     free(s->order);
     free(s->saved);
+    vitrun_context_close(second);
     vitrun_context_close(context);
     vitrun_close(model);
     return status;

@@ -1,4 +1,5 @@
-/* Runs any number of image files through a context, batch by batch.
+/* Runs any number of image files through one or two contexts, batch by batch. With two, a batch is read
+ * and preprocessed while the one before it computes: for devices that compute by themselves.
  *
  * Results arrive in the order of the files. A file that cannot be used, or whose result is not
  * finite, is handed on as a result with an error; the others still run.
@@ -23,15 +24,17 @@ typedef struct {
 
 typedef struct {
     const vitrun_model *model;
-    vitrun_context *context;
-    int batch; /* images a forward pass: at most what the context was opened for */
+    vitrun_context *context[2]; /* the second may be NULL */
+    int batch; /* images a forward pass: at most what the contexts were opened for */
     int want_features, want_tokens;
     void *user;
     /* Called once a file, in order. -1 with err set stops the run. */
     int (*each)(void *user, const vte_result *result, vitrun_error *err);
     /* Called after each batch with the number of files done; may be NULL. -1 stops the run. */
     int (*after)(void *user, size_t done, vitrun_error *err);
-    double preprocess_ms, forward_ms; /* out: sums; preprocess includes reading and decoding */
+    double preprocess_ms,
+        forward_ms; /* out: sums; preprocess includes reading and decoding, forward is
+                                         the time spent waiting for the device */
 } vte_batches;
 
 /* Reads the picture at `path` into one image, `input`, of a context's input. Errors name it. */

@@ -85,8 +85,10 @@ size_t vt_cpu_attention_scratch(const vt_device *dev, const vt_attn_plan *plan, 
     return most;
 }
 
-int vt_cpu_prepare_attention(vt_stream *s, const vt_attn_plan *plan, int images, vt_status *st)
+int vt_cpu_prepare_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan,
+                             int images, vt_status *st)
 {
+    (void)out, (void)qkv;
     return vt_cpu_need_scratch(s, vt_cpu_attention_scratch(s->dev, plan, images),
                                "attention scratch", st);
 }

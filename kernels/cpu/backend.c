@@ -88,6 +88,17 @@ static int cpu_download(vt_device *dev, float *to, vt_mat from, vt_status *st)
     return 0;
 }
 
+static void cpu_feed(vt_stream *s, vt_mat to, const float *from)
+{
+    if (to.p != from)
+        cpu_upload(s->dev, to, from, &s->error);
+}
+
+static void cpu_fetch(vt_stream *s, float *to, vt_mat from)
+{
+    cpu_download(s->dev, to, from, &s->error);
+}
+
 /* ---- streams ---- */
 
 static vt_stream *cpu_stream_open(vt_device *dev, vt_status *st)
@@ -184,6 +195,8 @@ static const vt_backend_ops cpu_ops = {
     .free = cpu_free,
     .upload = cpu_upload,
     .download = cpu_download,
+    .host_alloc = cpu_alloc,
+    .host_free = cpu_free,
     .linear_load = vt_cpu_linear_load,
     .linear_free = vt_cpu_linear_free,
     .linear_bytes = vt_cpu_linear_bytes,
@@ -195,6 +208,8 @@ static const vt_backend_ops cpu_ops = {
     .prepare_attention = vt_cpu_prepare_attention,
     .attention_scratch = vt_cpu_attention_scratch,
     .stream_bytes = cpu_stream_bytes,
+    .feed = cpu_feed,
+    .fetch = cpu_fetch,
     .finish = cpu_finish,
     .patches = vt_cpu_patches,
     .linear = vt_cpu_linear,
@@ -232,7 +247,9 @@ vt_device *vt_cpu_open_as(vt_dtype dtype, int threads, const char *isa, int oned
     cpu_device *dev = vt_alloc(1, sizeof *dev, "device", st);
     if (!dev)
         return NULL;
-    dev->base = (vt_device){&cpu_ops, dtype, threads};
+    dev->base = (vt_device){.ops = &cpu_ops, .dtype = dtype, .threads = threads};
+    dev->base.arithmetic = dtype == VT_F32 ? "fp32" : "bf16";
+    dev->base.host_memory = true; /* and images are fp32 */
     dev->isa = found;
     if (onednn < 0)
         onednn = onednn_is_faster(found);

@@ -55,8 +55,8 @@ vt_linear *vt_cpu_linear_load(vt_device *dev, const float *w, const float *bias,
 void vt_cpu_linear_free(vt_device *dev, vt_linear *w);
 size_t vt_cpu_linear_bytes(const vt_linear *w);
 bool vt_cpu_linear_fits(const vt_linear *w, int in, int out);
-int vt_cpu_prepare_linear(vt_stream *s, const vt_linear *w, size_t rows, vt_dtype x, vt_dtype y,
-                          vt_epilogue e, vt_status *st);
+int vt_cpu_prepare_linear(vt_stream *s, vt_mat y, vt_mat x, const vt_linear *w, vt_epilogue e,
+                          vt_status *st);
 void vt_cpu_linear(vt_stream *s, vt_mat y, vt_mat x, const vt_linear *w, vt_epilogue e);
 
 /* onednn.c. Without oneDNN in the build vt_dnn_open fails and the others are never called. They
@@ -76,13 +76,14 @@ void vt_dnn_free_products(vt_dnn_product *list);
 
 /* attention.c */
 const struct vt_attn_costs *vt_cpu_attention_costs(const vt_device *dev);
-int vt_cpu_prepare_attention(vt_stream *s, const vt_attn_plan *plan, int images, vt_status *st);
+int vt_cpu_prepare_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan,
+                             int images, vt_status *st);
 size_t vt_cpu_attention_scratch(const vt_device *dev, const vt_attn_plan *plan, int images);
 void vt_cpu_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan);
 
 /* tokens.c */
-void vt_cpu_patches(vt_stream *s, vt_mat cols, const float *images, int channels, int height,
-                    int width, int patch_h, int patch_w);
+void vt_cpu_patches(vt_stream *s, vt_mat cols, vt_mat images, int channels, int height, int width,
+                    int patch_h, int patch_w);
 void vt_cpu_tokens(vt_stream *s, vt_mat x, vt_mat patches, const float *prefix, int prefix_tokens,
                    const float *pos);
 void vt_cpu_cast(vt_stream *s, vt_mat y, vt_mat x);

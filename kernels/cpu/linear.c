@@ -190,14 +190,14 @@ static void multiply(const cpu_stream *s, vt_mat y, vt_mat x, const vt_linear *l
 
 /* ---- the operations ---- */
 
-int vt_cpu_prepare_linear(vt_stream *s, const vt_linear *l, size_t rows, vt_dtype x, vt_dtype y,
-                          vt_epilogue e, vt_status *st)
+int vt_cpu_prepare_linear(vt_stream *s, vt_mat y, vt_mat x, const vt_linear *l, vt_epilogue e,
+                          vt_status *st)
 {
     size_t bytes;
     if (l->dnn)
-        return vt_dnn_prepare(s, l->dnn, rows, x, y, e, st);
-    if (!scratch_bytes(vt_cpu(s), l, rows, &bytes))
-        return vt_fail(st, VT_MACHINE, "linear: size overflows (%zu rows)", rows);
+        return vt_dnn_prepare(s, l->dnn, x.rows, x.type, y.type, e, st);
+    if (!scratch_bytes(vt_cpu(s), l, x.rows, &bytes))
+        return vt_fail(st, VT_MACHINE, "linear: size overflows (%zu rows)", x.rows);
     return vt_cpu_need_scratch(s, bytes, "linear scratch", st);
 }
 

@@ -15,8 +15,8 @@ static void copy_row(void *to, vt_dtype type, const float *from, int n)
         t[i] = vt_f32_to_bf16(from[i]);
 }
 
-void vt_cpu_patches(vt_stream *s, vt_mat cols, const float *images, int channels, int height,
-                    int width, int patch_h, int patch_w)
+void vt_cpu_patches(vt_stream *s, vt_mat cols, vt_mat images, int channels, int height, int width,
+                    int patch_h, int patch_w)
 {
     int grid_h = height / patch_h, grid_w = width / patch_w;
     int strips = (int)(cols.rows / (size_t)grid_w); /* rows of patches, over all images */
@@ -24,7 +24,8 @@ void vt_cpu_patches(vt_stream *s, vt_mat cols, const float *images, int channels
     size_t plane = (size_t)height * (size_t)width, run = (size_t)patch_w * type;
 #pragma omp parallel for schedule(static) num_threads(vt_team(s, cols))
     for (int strip = 0; strip < strips; strip++) {
-        const float *image = images + (size_t)(strip / grid_h) * (size_t)channels * plane;
+        const float *image =
+            (const float *)images.p + (size_t)(strip / grid_h) * (size_t)channels * plane;
         size_t top = (size_t)(strip % grid_h) * (size_t)patch_h;
         char *out = (char *)cols.p + (size_t)strip * (size_t)grid_w * row_bytes;
         for (int c = 0; c < channels; c++)

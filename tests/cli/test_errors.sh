@@ -78,8 +78,8 @@ ok "a bad image among others is reported and the rest still run"
 
 refuses 1 'memory' --weights "$vit" --max-memory 1K "$image"
 refuses 1 'memory' bench --weights "$vit" --max-memory 50K --batch 4000
-refuses 1 'CUDA' --weights "$vit" --device cuda "$image"
-refuses 1 'CUDA' bench --attention 2x65x16 --device cuda
+refuses 1 'cuda' --weights "$vit" --device cuda:999 "$image"
+refuses 1 'cuda' bench --attention 2x65x16 --device cuda:999
 refuses 1 "$tmp/nowhere" --weights "$vit" --features "$tmp/nowhere/f.npy" "$image"
 refuses 1 "$tmp/nowhere" mask --grid 4x4 --mask 'axial_2d()' --save "$tmp/nowhere/m.safetensors"
 refuses 1 "$tmp/empty" mask --grid 4x4 --mask 'axial_2d()' --png "$tmp/empty"

@@ -233,11 +233,13 @@ static void wrong_options_name_what_they_are(void **state)
     must_not_open(&o, VITRUN_INPUT, "/nonexistent/w.safetensors");
     o = usual(), o.kernel = "flash";
     must_not_open(&o, VITRUN_USAGE, "flash");
-    o = usual(), o.device = "cuda";
-    must_not_open(&o, VITRUN_MACHINE, "CUDA");
+    o = usual(), o.device = "cuda:999";
+    must_not_open(&o, VITRUN_MACHINE, "cuda");
+    o = usual(), o.device = "cuda:x";
+    must_not_open(&o, VITRUN_USAGE, "cuda:x");
     o = usual(), o.device = "tpu";
     must_not_open(&o, VITRUN_USAGE, "tpu");
-    o = usual(), o.dtype = "fp16";
+    o = usual(), o.dtype = "fp16", o.device = "cpu";
     must_not_open(&o, VITRUN_USAGE, "fp16");
     o = usual(), o.dtype = "int8";
     must_not_open(&o, VITRUN_USAGE, "int8");

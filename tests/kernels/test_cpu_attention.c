@@ -201,7 +201,7 @@ static float *run_plan(const problem *p, const vt_attn_plan *plan, const char *i
     vt_mat qkv = as_type(p->qkv, p->type, rows, 3 * width);
     vt_mat out = {malloc(vt_mat_bytes((vt_mat){NULL, p->type, rows, width})), p->type, rows, width};
     memset(out.p, 0xff, vt_mat_bytes(out));
-    assert_int_equal(dev->ops->prepare_attention(s, plan, IMAGES, &st), 0);
+    assert_int_equal(dev->ops->prepare_attention(s, out, qkv, plan, IMAGES, &st), 0);
     cpu_stream *cs = (cpu_stream *)s;
     assert_int_equal(cs->scratch_bytes, dev->ops->attention_scratch(dev, plan, IMAGES));
     memset(cs->scratch, 0xff, cs->scratch_bytes);

@@ -99,7 +99,7 @@ static float *run(const shape *s, const problem *p, const char *isa, int onednn)
     if (p->add)
         dev->ops->upload(dev, y, p->add, &st);
     int threads = omp_get_max_threads();
-    if (dev->ops->prepare_linear(stream, l, s->rows, s->x_type, s->y_type, s->e, &st) != 0)
+    if (dev->ops->prepare_linear(stream, y, x, l, s->e, &st) != 0)
         fail_msg("%s", st.text);
     cpu_stream *cs = (cpu_stream *)stream;
     if (cs->scratch)

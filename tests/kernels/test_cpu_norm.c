@@ -174,7 +174,8 @@ static void patches_follow_the_kernel_of_the_convolution(void **state)
     for (int bf16 = 0; bf16 < 2; bf16++) {
         cpu c = open_cpu(NULL, bf16 ? VT_BF16 : VT_F32, 3, B);
         vt_mat cols = new_mat(c.dev->dtype, B * GH * GW, C * PH * PW);
-        c.dev->ops->patches(c.s, cols, image, C, H, W, PH, PW);
+        vt_mat images = {image, VT_F32, B, C * H * W};
+        c.dev->ops->patches(c.s, cols, images, C, H, W, PH, PW);
         float *got = floats_of(&c, cols), *at = got;
         for (int b = 0; b < B; b++)
             for (int gy = 0; gy < GH; gy++)

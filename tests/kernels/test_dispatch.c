@@ -20,7 +20,8 @@ static vt_attn_work work(int64_t nnz, int64_t tiles)
                           .threads = 1,
                           .masked = true,
                           .nnz = nnz,
-                          .tiles = tiles};
+                          .tiles = tiles,
+                          .serves = {true, true, true, true}};
 }
 
 static vt_attn_choice choose(vt_attn_wish wish, vt_attn_work w)

@@ -31,17 +31,18 @@ static void do_linear(vt_stream *s, vt_mat y, vt_mat x, const vt_linear *w, vt_e
     linears++;
 }
 
-static int prepare_linear(vt_stream *s, const vt_linear *w, size_t rows, vt_dtype x, vt_dtype y,
-                          vt_epilogue e, vt_status *st)
+static int prepare_linear(vt_stream *s, vt_mat y, vt_mat x, const vt_linear *w, vt_epilogue e,
+                          vt_status *st)
 {
-    (void)s, (void)w, (void)rows, (void)x, (void)y, (void)e, (void)st;
+    (void)s, (void)w, (void)x, (void)y, (void)e, (void)st;
     prepared_linears++;
     return 0;
 }
 
-static int prepare_attention(vt_stream *s, const vt_attn_plan *plan, int images, vt_status *st)
+static int prepare_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan,
+                             int images, vt_status *st)
 {
-    (void)s, (void)plan, (void)images, (void)st;
+    (void)s, (void)out, (void)qkv, (void)plan, (void)images, (void)st;
     prepared_attentions++;
     return 0;
 }
