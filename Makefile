@@ -3,7 +3,8 @@
 # config=release (build/) | debug | sanitize | coverage (each in build/CONFIG/)
 # CC=gcc | clang          werror=1: warnings are errors
 # V=1                     show whole commands
-# ONEDNN=0 LIBJPEG=0      build without oneDNN, libjpeg (their absence is noticed by itself)
+# ONEDNN=0 LIBJPEG=0 CUDA=0   build without oneDNN, libjpeg, CUDA (their absence is noticed by itself)
+# CUDA_ARCHS=90a          machine code for these GPUs only (quick, while working); CUDA_HOME=DIR, NVCC=...
 
 config ?= release
 werror ?= 0
@@ -26,12 +27,31 @@ ifndef LIBJPEG
 LIBJPEG := $(call have,stdio.h>\n$(HASH)include <jpeglib.h)
 endif
 
+# CUDA: where nvcc is found. The program still starts where no NVIDIA library is installed: the runtime
+# is linked statically, cuBLASLt and the driver are opened at run time.
+NVCC      ?= $(firstword $(shell command -v nvcc 2>/dev/null) $(wildcard /usr/local/cuda/bin/nvcc))
+CUDA      ?= $(if $(filter release debug,$(config)),$(if $(NVCC),1,0),0)
+CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+CUDA_ARCHS ?= 80 86 89 90a
+COMMA     := ,
+ifeq ($(CUDA),1)
+CUDA_LIB  := $(firstword $(wildcard $(CUDA_HOME)/lib64 $(CUDA_HOME)/targets/*/lib))
+GENCODE   := $(foreach a,$(CUDA_ARCHS),-gencode=arch=compute_$(a),code=sm_$(a)) \
+             $(if $(filter 80,$(CUDA_ARCHS)),-gencode=arch=compute_80$(COMMA)code=compute_80)
+NVCCFLAGS := -std=c++17 -O3 -I. -ccbin $(CC) -Xcompiler -fPIC,-Wall,-Wextra -MMD -MP $(GENCODE)
+CUDA_CPPFLAGS := -isystem $(CUDA_HOME)/include
+CUDA_LDLIBS   := -L$(CUDA_LIB) -lcudart_static -lstdc++ -ldl -lrt
+endif
+
+JANSSON ?= -ljansson
+
 # ---- flags ----
-CPPFLAGS += -I. -D_GNU_SOURCE -DVT_ONEDNN=$(ONEDNN) -DVT_LIBJPEG=$(LIBJPEG) -MMD -MP
+CPPFLAGS += -I. -D_GNU_SOURCE -DVT_ONEDNN=$(ONEDNN) -DVT_LIBJPEG=$(LIBJPEG) -DVT_CUDA=$(CUDA) $(CUDA_CPPFLAGS) -MMD -MP
 WARNINGS := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith
 CFLAGS   += -std=c11 $(WARNINGS) -fPIC -fvisibility=hidden -fopenmp -ffp-contract=off \
             -fno-math-errno -fno-trapping-math -g
-LDLIBS   += -ljansson -lm -lpthread $(if $(filter 1,$(ONEDNN)),-ldnnl) $(if $(filter 1,$(LIBJPEG)),-ljpeg)
+LDLIBS   += $(JANSSON) -lm -lpthread $(if $(filter 1,$(ONEDNN)),-ldnnl) $(if $(filter 1,$(LIBJPEG)),-ljpeg) \
+            $(CUDA_LDLIBS)
 LDFLAGS  += -fopenmp
 ifeq ($(werror),1)
 CFLAGS += -Werror
@@ -56,8 +76,10 @@ say = $(if $(filter 0,$(V)),@echo '  $(1)  $(2)';)
 
 # ---- sources: every .c of the product; kernels/cpu/isa_*.c once per instruction set ----
 ISA_SRC  := $(wildcard kernels/cpu/isa_*.c)
+CUDA_SRC := $(if $(filter 1,$(CUDA)),$(wildcard kernels/cuda/*.cu))
 SRC      := $(filter-out $(ISA_SRC),$(wildcard kernels/*.c kernels/cpu/*.c weights_tools/*.c models/*.c \
-            engine/*.c engine/image/*.c engine/masks/*.c engine/experiments/*.c))
+            engine/*.c engine/image/*.c engine/masks/*.c engine/experiments/*.c)) \
+            $(if $(filter 1,$(CUDA)),$(wildcard kernels/cuda/*.c))
 CLI_SRC  := $(wildcard engine/cli/*.c)
 ifneq ($(filter x86_64,$(ARCH)),)
 ISAS := generic avx2 avx512
@@ -67,16 +89,19 @@ endif
 ISA_FLAGS_generic :=
 ISA_FLAGS_avx2    := -mavx2 -mfma
 ISA_FLAGS_avx512  := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mprefer-vector-width=512
-LIB_OBJ  := $(SRC:%.c=$(OBJ)/%.o) \
+LIB_OBJ  := $(SRC:%.c=$(OBJ)/%.o) $(CUDA_SRC:%.cu=$(OBJ)/%.o) \
             $(foreach isa,$(ISAS),$(ISA_SRC:%.c=$(OBJ)/%.$(isa).o))
 CLI_OBJ  := $(CLI_SRC:%.c=$(OBJ)/%.o)
 
-TEST_SRC := $(sort $(shell find tests -name 'test_*.c'))
+# Those of the GPU, which only builds with CUDA have, say so in their names.
+GPU_TEST := $(shell find tests -name 'test_cuda*.c')
+TEST_SRC := $(sort $(filter-out $(if $(filter 1,$(CUDA)),,$(GPU_TEST)),$(shell find tests -name 'test_*.c')))
 TEST_AUX := $(wildcard tests/oracle.c tests/support*.c)
-BENCH_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/bench_*.c))
+BENCH_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(filter-out $(if $(filter 1,$(CUDA)),,%_cuda.c),\
+             $(wildcard tests/bench_*.c)))
 TEST_BIN := $(TEST_SRC:%.c=$(B)/%)
 
-.PHONY: all bench help setup demo test test-sanitize check-layers format clean
+.PHONY: all bench help setup demo test test-gpu test-sanitize check-layers format clean
 .PRECIOUS: $(OBJ)/%.o
 all: $(B)/vitrun $(B)/libvitrun.so
 
@@ -85,10 +110,11 @@ help:
 	@echo 'make setup         install the packages that the build needs (Debian, Ubuntu)'
 	@echo 'make demo          run vitrun on samples/, with and without masks'
 	@echo 'make test          build and run all tests'
+	@echo 'make test-gpu      the tests that need a GPU'
 	@echo 'make test-sanitize the same under AddressSanitizer and UndefinedBehaviorSanitizer'
 	@echo 'make format        lay out the code with clang-format'
 	@echo 'make clean         remove build/'
-	@echo 'config=release|debug|sanitize|coverage  ONEDNN=0  LIBJPEG=0  CC=clang  werror=1'
+	@echo 'config=release|debug|sanitize|coverage  ONEDNN=0  LIBJPEG=0  CUDA=0  CC=clang  werror=1'
 
 $(B)/libvitrun.a: $(LIB_OBJ)
 	@mkdir -p $(@D)
@@ -124,6 +150,13 @@ $(OBJ)/%.o: %.c $(OBJ)/flags
 	@mkdir -p $(@D)
 	$(call say,CC,$<)$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
 
+$(OBJ)/%.o: %.cu $(OBJ)/nvcc_flags
+	@mkdir -p $(@D)
+	$(call say,NVCC,$<)$(NVCC) $(NVCCFLAGS) -c -o $@ $<
+$(OBJ)/nvcc_flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(NVCC) $(NVCCFLAGS)' | cmp -s - $@ || echo '$(NVCC) $(NVCCFLAGS)' >$@
+
 # ---- tests: one program a file, linked with the static library (internals are visible there) ----
 $(TEST_BIN) $(BENCH_BIN): $(B)/tests/%: $(OBJ)/tests/%.o $(TEST_AUX:%.c=$(OBJ)/%.o) $(B)/libvitrun.a
 	@mkdir -p $(@D)
@@ -132,7 +165,12 @@ $(TEST_BIN) $(BENCH_BIN): $(B)/tests/%: $(OBJ)/tests/%.o $(TEST_AUX:%.c=$(OBJ)/%
 bench: $(BENCH_BIN)
 
 test: all $(TEST_BIN) $(BENCH_BIN)
-	@B=$(B) tests/run.sh $(TEST_BIN)
+	@B=$(B) tests/run.sh $(TEST_BIN) tests/check_layers.sh $(sort $(wildcard tests/cli/test_*.sh))
+
+# Tests that need a GPU; they fail where there is none.
+GPU_BIN := $(GPU_TEST:%.c=$(B)/%)
+test-gpu: all $(GPU_BIN)
+	@B=$(B) VITRUN_TEST_GPU=1 tests/run.sh $(GPU_BIN) tests/cli/test_cuda.sh
 
 test-sanitize:
 	$(MAKE) config=sanitize test
@@ -150,7 +188,7 @@ check-layers:
 
 format:
 	clang-format -i $(filter-out weights_tools/timm_archs.c weights_tools/imagenet_labels.c,\
-	$(shell git ls-files -co --exclude-standard '*.c' '*.h'))
+	$(shell git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' '*.cuh'))
 
 clean:
 	rm -rf build

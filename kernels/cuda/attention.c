@@ -1,0 +1,384 @@
+/* Attention by plan: copies of masks' layouts in device memory, shared by all groups that read them,
+ * and which launcher serves a group.
+ *
+ *   dense      16-bit types: mma.sync or, on compute capability 9.0, wgmma, whichever is faster on
+ *              the shape (timed when a stream is prepared, tuned.c); fp32: fused in fp32 or tf32
+ *   rows       the allowed pairs of each row
+ *   reference  scores of all heads of all images in scratch
+ *
+ * A bitmap's rows are padded to whole groups of 4 words of 32 bits, so that a kernel may read 16
+ * bytes at a time.
+ */
+#include "kernels/cuda/cuda.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "kernels/dispatch.h"
+
+struct vt_cuda_layout {
+    struct vt_cuda_layout *next;
+    const void *host; /* the vt_bitmap or vt_csr that this is a copy of */
+    int users;
+    uint32_t *bits; /* bitmap */
+    int words;
+    uint32_t *start; /* csr */
+    void *keys;
+    bool keys16;
+    size_t bytes;
+};
+
+typedef struct vt_attn_own { /* what a group has on the device */
+    vt_cuda_layout *layout;  /* NULL: no mask */
+    uint16_t *head;
+} vt_attn_own;
+
+/* ---- layouts ---- */
+
+static void free_layout(vt_device *dev, vt_cuda_layout *l)
+{
+    void *all[] = {l->bits, l->start, l->keys};
+    for (int i = 0; i < 3; i++)
+        if (all[i])
+            dev->ops->free(dev, all[i]);
+    vt_free(l);
+}
+
+static void *copy(vt_device *dev, const void *host, size_t bytes, vt_cuda_layout *l, vt_status *st)
+{
+    void *p = vt_cuda_malloc(dev, bytes, "mask", st);
+    int error = p ? cudaMemcpy(p, host, bytes, cudaMemcpyHostToDevice) : 0;
+    if (error) {
+        dev->ops->free(dev, p);
+        vt_cuda_fail(dev, error, "mask upload", st);
+        return NULL;
+    }
+    l->bytes += bytes;
+    return p;
+}
+
+static int copy_bitmap(vt_device *dev, vt_cuda_layout *l, const vt_bitmap *b, vt_status *st)
+{
+    l->words = (b->tokens + 127) / 128 * 4;
+    size_t width = (size_t)l->words * 4, rows = (size_t)b->tokens;
+    l->bits = vt_cuda_malloc(dev, rows * width, "mask", st);
+    if (!l->bits)
+        return -1;
+    int error = cudaMemset(l->bits, 0, rows * width);
+    if (!error)
+        error = cudaMemcpy2D(l->bits, width, b->bits, b->stride, b->stride, rows,
+                             cudaMemcpyHostToDevice);
+    l->bytes = rows * width;
+    return error ? vt_cuda_fail(dev, error, "mask upload", st) : 0;
+}
+
+static int copy_csr(vt_device *dev, vt_cuda_layout *l, const vt_csr *c, vt_status *st)
+{
+    l->keys16 = c->key16 != NULL;
+    size_t nnz = c->start[c->tokens];
+    const void *keys = l->keys16 ? (const void *)c->key16 : (const void *)c->key32;
+    l->start = copy(dev, c->start, ((size_t)c->tokens + 1) * sizeof *c->start, l, st);
+    l->keys = l->start ? copy(dev, keys, nnz * (l->keys16 ? 2 : 4), l, st) : NULL;
+    return l->keys ? 0 : -1;
+}
+
+/* The device's copy of what the group reads, made if it is not there. The lock is held. */
+static vt_cuda_layout *layout_of(cuda_device *dev, const vt_attn_group *g, vt_status *st)
+{
+    const void *host = g->kernel == VT_ATTN_ROWS ? (const void *)g->csr : (const void *)g->bitmap;
+    for (vt_cuda_layout *l = dev->layouts; l; l = l->next)
+        if (l->host == host)
+            return l;
+    vt_cuda_layout *l = vt_alloc(1, sizeof *l, "mask", st);
+    if (!l)
+        return NULL;
+    l->host = host;
+    if (g->kernel == VT_ATTN_ROWS ? copy_csr(&dev->base, l, g->csr, st)
+                                  : copy_bitmap(&dev->base, l, g->bitmap, st)) {
+        free_layout(&dev->base, l);
+        return NULL;
+    }
+    l->next = dev->layouts;
+    dev->layouts = l;
+    return l;
+}
+
+static void release_layout(cuda_device *dev, vt_cuda_layout *l)
+{
+    if (--l->users)
+        return;
+    vt_cuda_layout **at = &dev->layouts;
+    while (*at != l)
+        at = &(*at)->next;
+    *at = l->next;
+    free_layout(&dev->base, l);
+}
+
+/* ---- groups ---- */
+
+static bool masked(const vt_attn_group *g)
+{
+    return g->kernel == VT_ATTN_ROWS ? g->csr != NULL : g->bitmap != NULL;
+}
+
+int vt_cuda_group_load(vt_device *device, vt_attn_group *g, vt_status *st)
+{
+    cuda_device *dev = (cuda_device *)device;
+    vt_attn_own *own = vt_alloc(1, sizeof *own, "attention plan", st);
+    vt_cuda_layout none = {0};
+    if (!own)
+        return -1;
+    cudaSetDevice(dev->index);
+    own->head = copy(device, g->head, (size_t)g->heads * sizeof *g->head, &none, st);
+    if (own->head && masked(g)) {
+        pthread_mutex_lock(&dev->lock);
+        own->layout = layout_of(dev, g, st);
+        if (own->layout)
+            own->layout->users++;
+        pthread_mutex_unlock(&dev->lock);
+    }
+    g->own = own;
+    if (own->head && (own->layout || !masked(g)))
+        return 0;
+    vt_cuda_group_free(device, g);
+    return -1;
+}
+
+void vt_cuda_group_free(vt_device *device, vt_attn_group *g)
+{
+    cuda_device *dev = (cuda_device *)device;
+    if (!g->own)
+        return;
+    cudaSetDevice(dev->index);
+    pthread_mutex_lock(&dev->lock);
+    if (g->own->layout)
+        release_layout(dev, g->own->layout);
+    pthread_mutex_unlock(&dev->lock);
+    if (g->own->head)
+        device->ops->free(device, g->own->head);
+    vt_free(g->own);
+    g->own = NULL;
+}
+
+/* ---- launchers ---- */
+
+static bool f32_serves(const vt_cuda_attention *a, int capability)
+{
+    (void)capability;
+    return a->type == VT_F32;
+}
+
+/* The dense kernels. */
+static const struct {
+    const char *name;
+    bool (*serves)(const vt_cuda_attention *a, int capability);
+    int (*run)(const vt_cuda_attention *a, cudaStream_t stream);
+} dense[] = {{"mma", vt_cuda_attend_mma_serves, vt_cuda_attend_mma},
+             {"wgmma", vt_cuda_attend_wgmma_serves, vt_cuda_attend_wgmma},
+             {"f32", f32_serves, vt_cuda_attend_f32}};
+enum { DENSE = sizeof dense / sizeof *dense };
+
+static vt_cuda_attention describe(const vt_stream *s, vt_mat out, vt_mat qkv,
+                                  const vt_attn_plan *plan, const vt_attn_group *g)
+{
+    vt_cuda_attention a = {.qkv = qkv.p,
+                           .out = out.p,
+                           .type = qkv.type,
+                           .tf32 = s->dev->tf32,
+                           .images = (int)(qkv.rows / (size_t)plan->tokens),
+                           .tokens = plan->tokens,
+                           .heads = plan->heads,
+                           .head_dim = plan->head_dim,
+                           .scale = plan->scale,
+                           .group_heads = g->heads};
+    a.head = g->heads == plan->heads ? NULL : g->own->head;
+    if (g->own->layout && g->kernel != VT_ATTN_ROWS) {
+        a.bits = g->own->layout->bits;
+        a.words = g->own->layout->words;
+    }
+    return a;
+}
+
+/* ---- which dense kernel ---- */
+
+typedef struct {
+    const vt_cuda_attention *a;
+    cudaStream_t stream;
+    int capability;
+} trial;
+
+static int try_dense(void *user, int i)
+{
+    const trial *t = user;
+    if (!dense[i].serves(t->a, t->capability))
+        return cudaErrorNotSupported;
+    return dense[i].run(t->a, t->stream);
+}
+
+static void key_of(const vt_cuda_attention *a, char *key, size_t room)
+{
+    static const char *const types[] = {"f32", "f16", "bf16"};
+    snprintf(key, room, "attention %dx%dx%dx%d %s%s%s", a->images, a->group_heads, a->tokens,
+             a->head_dim, types[a->type], a->tf32 ? "(tf32)" : "", a->bits ? " masked" : "");
+}
+
+static int by_name(const char *name)
+{
+    for (int i = 0; name && i < DENSE; i++)
+        if (!strcmp(dense[i].name, name))
+            return i;
+    return -1;
+}
+
+/* The remembered kernel for the shape, where there is one that serves. The lock is held. */
+static int known_dense(const cuda_device *dev, const vt_cuda_attention *a)
+{
+    char key[128];
+    key_of(a, key, sizeof key);
+    int i = by_name(vt_tuned_get(dev->tuned, key));
+    return i >= 0 && dense[i].serves(a, dev->capability) ? i : -1;
+}
+
+/* How many of the dense kernels serve; *any is one of them. */
+static int count_serving(const cuda_device *dev, const vt_cuda_attention *a, int *any)
+{
+    int serving = 0;
+    for (int i = 0; i < DENSE; i++)
+        if (dense[i].serves(a, dev->capability)) {
+            *any = i;
+            serving++;
+        }
+    return serving;
+}
+
+/* The remembered kernel, or any that serves where there is no choice or no memory of it. */
+static int run_dense(cuda_device *dev, const vt_cuda_attention *a, cudaStream_t stream)
+{
+    int any = 0, serving = count_serving(dev, a, &any);
+    if (serving > 1) {
+        pthread_mutex_lock(&dev->lock);
+        int best = known_dense(dev, a);
+        pthread_mutex_unlock(&dev->lock);
+        any = best >= 0 ? best : any;
+    }
+    return serving ? dense[any].run(a, stream) : cudaErrorNotSupported;
+}
+
+static int tune_dense(vt_stream *s, const vt_cuda_attention *a, vt_status *st)
+{
+    cuda_device *dev = vt_cuda(s);
+    char key[128];
+    trial t = {a, ((cuda_stream *)s)->stream, dev->capability};
+    key_of(a, key, sizeof key);
+    pthread_mutex_lock(&dev->lock);
+    int best = known_dense(dev, a);
+    if (best < 0 && (best = vt_cuda_fastest(s, DENSE, try_dense, &t, false)) >= 0)
+        vt_tuned_put(dev->tuned, key, dense[best].name);
+    pthread_mutex_unlock(&dev->lock);
+    return best >= 0 ? 0 : vt_fail(st, VT_MACHINE, "%s: no kernel for %s", dev->name, key);
+}
+
+/* ---- the operation ---- */
+
+/* Nanoseconds of a whole H100, 16-bit types and fp32: what the choice between dense and rows rests on.
+ * Not measured yet: they follow from 300 and 40 TFLOP/s for dense and from 15 and 8 billion gathered
+ * pairs a second for rows. */
+static const vt_attn_costs costs[2] = {
+    {.tile = 0.0034,
+     .mask = 0.04,
+     .pair = 0.00104,
+     .row = 0.01,
+     .reference = 0.0001,
+     .launch = 3000},
+    {.tile = 0.026, .mask = 0.04, .pair = 0.002, .row = 0.01, .reference = 0.0001, .launch = 3000}};
+
+const struct vt_attn_costs *vt_cuda_attention_costs(const vt_device *dev)
+{
+    return &costs[dev->dtype == VT_F32];
+}
+
+bool vt_cuda_attention_serves(const vt_device *dev, vt_attn_kernel kernel, int head_dim)
+{
+    if (kernel == VT_ATTN_TILES)
+        return false;
+    if (kernel != VT_ATTN_DENSE || dev->dtype == VT_F32)
+        return head_dim <= 1024;
+    vt_cuda_attention a = {.type = dev->dtype,
+                           .images = 1,
+                           .tokens = 1,
+                           .heads = 1,
+                           .group_heads = 1,
+                           .head_dim = head_dim,
+                           .scale = 1};
+    return vt_cuda_attend_mma_serves(&a, ((const cuda_device *)dev)->capability);
+}
+
+static bool group_scratch(const vt_attn_plan *plan, const vt_attn_group *g, int images,
+                          size_t *bytes)
+{
+    size_t n = (size_t)plan->tokens;
+    *bytes = 0;
+    return g->kernel != VT_ATTN_REFERENCE ||
+           (vt_mul(n, n * sizeof(float), bytes) && vt_mul(*bytes, (size_t)g->heads, bytes) &&
+            vt_mul(*bytes, (size_t)images, bytes));
+}
+
+size_t vt_cuda_attention_scratch(const vt_device *dev, const vt_attn_plan *plan, int images)
+{
+    size_t most = 0, bytes;
+    (void)dev;
+    for (int i = 0; i < plan->groups; i++) {
+        if (!group_scratch(plan, &plan->group[i], images, &bytes))
+            return SIZE_MAX;
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
+int vt_cuda_prepare_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan,
+                              int images, vt_status *st)
+{
+    size_t bytes = vt_cuda_attention_scratch(s->dev, plan, images);
+    if (bytes == SIZE_MAX)
+        return vt_fail(st, VT_MACHINE, "%s: attention: scores of %d tokens do not fit in memory",
+                       vt_cuda(s)->name, plan->tokens);
+    if (vt_cuda_need_scratch(s, bytes, "attention scratch", st))
+        return -1;
+    for (int i = 0; i < plan->groups && !s->dry; i++) {
+        if (plan->group[i].kernel != VT_ATTN_DENSE)
+            continue;
+        vt_cuda_attention a = describe(s, out, qkv, plan, &plan->group[i]);
+        int any;
+        if (count_serving(vt_cuda(s), &a, &any) > 1 && tune_dense(s, &a, st))
+            return -1;
+    }
+    return 0;
+}
+
+static int run_group(vt_stream *stream, const vt_cuda_attention *a, const vt_attn_group *g)
+{
+    cuda_stream *s = (cuda_stream *)stream;
+    const vt_cuda_layout *l = g->own->layout;
+    switch (g->kernel) {
+    case VT_ATTN_REFERENCE:
+        return vt_cuda_attend_reference(a, (float *)s->scratch, s->stream);
+    case VT_ATTN_ROWS:
+        return vt_cuda_attend_rows(a, l->start, l->keys16 ? l->keys : NULL,
+                                   l->keys16 ? NULL : l->keys, s->stream);
+    default:
+        return run_dense(vt_cuda(stream), a, s->stream);
+    }
+}
+
+void vt_cuda_attention_run(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan)
+{
+    int images = (int)(qkv.rows / (size_t)plan->tokens);
+    if (((cuda_stream *)s)->scratch_bytes < vt_cuda_attention_scratch(s->dev, plan, images)) {
+        vt_fail(&s->error, VT_MACHINE, "attention: plan was not prepared (layer %d)", s->layer);
+        return;
+    }
+    for (int i = 0; i < plan->groups && s->error.code == VT_OK; i++) {
+        vt_cuda_attention a = describe(s, out, qkv, plan, &plan->group[i]);
+        vt_cuda_note(s, run_group(s, &a, &plan->group[i]), "attention");
+    }
+}

@@ -1,0 +1,64 @@
+/* Dense attention for compute capability 9.0: serves and launches the kernel of attention_wgmma.cuh.
+ *
+ * q, k and v are read where the product left them, in qkv [images * tokens, 3 * heads * head_dim],
+ * through maps of three dimensions (column, token, image): rows past an image's last token come as
+ * zeros, never as the next image's. One block per multiprocessor, which takes work items in the order
+ * of head, image: blocks that run together share keys and values in the L2 cache.
+ */
+#include "kernels/cuda/attention_wgmma.cuh"
+#include "kernels/cuda/kernels.h"
+
+static int map_rows(CUtensorMap *map, const vt_cuda_attention *a, int rows)
+{
+    cuuint64_t row = (cuuint64_t)3 * a->heads * a->head_dim;
+    cuuint64_t extent[3] = {row, (cuuint64_t)a->tokens, (cuuint64_t)a->images};
+    cuuint64_t stride[2] = {2 * row, 2 * row * (cuuint64_t)a->tokens};
+    cuuint32_t box[3] = {64, (cuuint32_t)rows, 1};
+    return tensor_map(map, a->type, 3, a->qkv, extent, stride, box);
+}
+
+static int multiprocessors(int *count)
+{
+    int device, e = cudaGetDevice(&device);
+    return e ? e : (int)cudaDeviceGetAttribute(count, cudaDevAttrMultiProcessorCount, device);
+}
+
+template <typename C> static int run(const vt_cuda_attention *a, cudaStream_t stream)
+{
+    CUtensorMap map_q, map_kv;
+    int e = map_rows(&map_q, a, 64);
+    if (!e)
+        e = map_rows(&map_kv, a, C::KEYS);
+    if (!e)
+        e = allow_shared(wgmma_attend<C>, C::SHARED);
+    int blocks;
+    if (!e)
+        e = multiprocessors(&blocks);
+    if (e)
+        return e;
+    const int rows = 64 * C::GROUPS;
+    wgmma_work w = {a->out, a->head, a->bits, a->words, a->tokens, a->heads, a->group_heads};
+    w.tiles = (a->tokens + rows - 1) / rows;
+    w.items = w.tiles * a->group_heads * a->images;
+    w.to_log2 = a->scale * 1.44269504f;
+    return launch(wgmma_attend<C>, dim3(blocks < w.items ? blocks : w.items), dim3(C::THREADS),
+                  C::SHARED, stream, map_q, map_kv, w);
+}
+
+template <typename T> static int run_type(const vt_cuda_attention *a, cudaStream_t stream)
+{
+    return a->bits ? run<wgmma_config<T, 64, 3, 128, 3, true, false, 0>>(a, stream)
+                   : run<wgmma_config<T, 64, 3, 128, 3, false, false, 0>>(a, stream);
+}
+
+extern "C" bool vt_cuda_attend_wgmma_serves(const vt_cuda_attention *a, int capability)
+{
+    int64_t items = (int64_t)a->images * a->group_heads * ((a->tokens + 63) / 64);
+    return capability == 90 && (a->type == VT_F16 || a->type == VT_BF16) && a->head_dim == 64 &&
+           a->scale > 0 && a->tokens > 0 && items > 0 && items < INT32_MAX;
+}
+
+extern "C" int vt_cuda_attend_wgmma(const vt_cuda_attention *a, cudaStream_t stream)
+{
+    return a->type == VT_BF16 ? run_type<__nv_bfloat16>(a, stream) : run_type<__half>(a, stream);
+}

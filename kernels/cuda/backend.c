@@ -1,0 +1,554 @@
+/* The CUDA device and its streams: memory, transfers, the clock, recorded forwards, the table of
+ * operations. Kernels are launched through kernels.h; products and attention have files of their own.
+ *
+ * A forward is recorded as a CUDA graph the first time that it runs with a number of images, and
+ * replayed after that. While shapes are prepared, candidates are timed and scratch is taken, so that
+ * a forward neither allocates nor decides.
+ */
+#include "kernels/cuda/cuda.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { STAGING = 4 << 20 /* bytes that an upload or download moves at a time */ };
+
+/* ---- errors ---- */
+
+int vt_cuda_fail(const vt_device *dev, int error, const char *what, vt_status *st)
+{
+    const cuda_device *d = (const cuda_device *)dev;
+    cudaGetLastError(); /* what is reported is not reported again */
+    return vt_fail(st, VT_MACHINE, "%s: %s failed: %s", d->name, what,
+                   cudaGetErrorString((cudaError_t)error));
+}
+
+void vt_cuda_note(vt_stream *s, int error, const char *what)
+{
+    if (!error || s->error.code != VT_OK)
+        return;
+    cudaGetLastError();
+    vt_fail(&s->error, VT_MACHINE, "%s: %s failed: %s (layer %d)", vt_cuda(s)->name, what,
+            cudaGetErrorString((cudaError_t)error), s->layer);
+}
+
+/* ---- memory ---- */
+
+void *vt_cuda_malloc(vt_device *dev, size_t bytes, const char *what, vt_status *st)
+{
+    void *p = NULL;
+    size_t available = 0, all;
+    cudaSetDevice(((cuda_device *)dev)->index);
+    int error = cudaMalloc(&p, bytes ? bytes : 1);
+    if (!error)
+        return p;
+    if (error != cudaErrorMemoryAllocation) {
+        vt_cuda_fail(dev, error, what, st);
+        return NULL;
+    }
+    cudaGetLastError();
+    cudaMemGetInfo(&available, &all);
+    vt_fail(st, VT_MACHINE, "%s: out of memory for %s (needed %.4g MiB, free %.4g MiB)",
+            ((cuda_device *)dev)->name, what, (double)bytes / 1048576, (double)available / 1048576);
+    return NULL;
+}
+
+static void *cuda_alloc(vt_device *dev, size_t bytes, const char *what, vt_status *st)
+{
+    void *p = vt_cuda_malloc(dev, bytes, what, st);
+    int error = p ? cudaMemset(p, 0, bytes) : 0;
+    if (p && !error)
+        error = cudaStreamSynchronize(0);
+    if (error) {
+        vt_cuda_fail(dev, error, what, st);
+        cudaFree(p);
+        return NULL;
+    }
+    return p;
+}
+
+static void cuda_free(vt_device *dev, void *p)
+{
+    cudaSetDevice(((cuda_device *)dev)->index);
+    cudaFree(p);
+}
+
+static void *cuda_host_alloc(vt_device *dev, size_t bytes, const char *what, vt_status *st)
+{
+    void *p = NULL;
+    cudaSetDevice(((cuda_device *)dev)->index);
+    int error = cudaHostAlloc(&p, bytes ? bytes : 1, cudaHostAllocDefault);
+    if (error) {
+        vt_cuda_fail(dev, error, what, st);
+        return NULL;
+    }
+    memset(p, 0, bytes);
+    return p;
+}
+
+static void cuda_host_free(vt_device *dev, void *p)
+{
+    cudaSetDevice(((cuda_device *)dev)->index);
+    cudaFreeHost(p);
+}
+
+static size_t cuda_free_memory(vt_device *dev)
+{
+    size_t available = 0, all;
+    cudaSetDevice(((cuda_device *)dev)->index);
+    return cudaMemGetInfo(&available, &all) == cudaSuccess ? available : 0;
+}
+
+/* ---- transfers: between fp32 on the host and the matrix's type, through a buffer on the device
+ *      where they differ ---- */
+
+static int transfer(vt_device *dev, vt_mat on_device, float *host, bool up, vt_status *st)
+{
+    size_t n = on_device.rows * (size_t)on_device.cols, step = STAGING / sizeof(float), part;
+    char *at = on_device.p;
+    void *staging = on_device.type == VT_F32 ? NULL : vt_cuda_malloc(dev, STAGING, "staging", st);
+    int error = 0;
+    if (on_device.type != VT_F32 && !staging)
+        return -1;
+    cudaSetDevice(((cuda_device *)dev)->index);
+    for (; n && !error; n -= part, host += part, at += part * vt_dtype_bytes(on_device.type)) {
+        part = staging && n > step ? step : n;
+        void *near = staging ? staging : at;
+        if (up) {
+            error = cudaMemcpy(near, host, part * sizeof *host, cudaMemcpyHostToDevice);
+            if (!error && staging)
+                error = vt_cuda_cast(at, on_device.type, staging, VT_F32, part, 0);
+        } else {
+            if (staging)
+                error = vt_cuda_cast(staging, VT_F32, at, on_device.type, part, 0);
+            if (!error)
+                error = cudaMemcpy(host, near, part * sizeof *host, cudaMemcpyDeviceToHost);
+        }
+        if (!error)
+            error = cudaStreamSynchronize(0);
+    }
+    if (staging)
+        cudaFree(staging);
+    return error ? vt_cuda_fail(dev, error, up ? "upload" : "download", st) : 0;
+}
+
+static int cuda_upload(vt_device *dev, vt_mat to, const float *from, vt_status *st)
+{
+    return transfer(dev, to, (float *)from, true, st);
+}
+
+static int cuda_download(vt_device *dev, float *to, vt_mat from, vt_status *st)
+{
+    return transfer(dev, from, to, false, st);
+}
+
+/* The kernel reads the pinned memory itself: no buffer on the device, and it runs beside what other
+ * streams compute. */
+static void cuda_feed(vt_stream *s, vt_mat to, const float *from)
+{
+    cudaSetDevice(vt_cuda(s)->index);
+    vt_cuda_note(s,
+                 vt_cuda_cast(to.p, to.type, from, VT_F32, to.rows * (size_t)to.cols,
+                              ((cuda_stream *)s)->stream),
+                 "input");
+}
+
+static void cuda_fetch(vt_stream *s, float *to, vt_mat from)
+{
+    size_t bytes = vt_mat_bytes(from);
+    vt_cuda_note(
+        s, cudaMemcpyAsync(to, from.p, bytes, cudaMemcpyDeviceToHost, ((cuda_stream *)s)->stream),
+        "output");
+}
+
+/* ---- streams ---- */
+
+static void drop_graphs(cuda_stream *s)
+{
+    for (int i = 0; i < VT_CUDA_GRAPHS; i++)
+        if (s->graph[i].exec)
+            cudaGraphExecDestroy(s->graph[i].exec);
+    memset(s->graph, 0, sizeof s->graph);
+}
+
+static void cuda_stream_close(vt_stream *stream)
+{
+    cuda_stream *s = (cuda_stream *)stream;
+    if (!s)
+        return;
+    cudaSetDevice(vt_cuda(stream)->index);
+    if (s->stream)
+        cudaStreamSynchronize(s->stream);
+    drop_graphs(s);
+    vt_cuda_products_free(s->products);
+    if (s->workspace)
+        cudaFree(s->workspace);
+    if (s->scratch)
+        cudaFree(s->scratch);
+    if (s->from)
+        cudaEventDestroy(s->from);
+    if (s->to)
+        cudaEventDestroy(s->to);
+    if (s->stream)
+        cudaStreamDestroy(s->stream);
+    vt_free(s);
+}
+
+static vt_stream *cuda_stream_open(vt_device *dev, vt_status *st)
+{
+    cuda_stream *s = vt_alloc(1, sizeof *s, "stream", st);
+    if (!s)
+        return NULL;
+    s->base.dev = dev;
+    s->base.layer = -1;
+    s->workspace_bytes = VT_CUDA_WORKSPACE;
+    cudaSetDevice(((cuda_device *)dev)->index);
+    int error = cudaStreamCreateWithFlags(&s->stream, cudaStreamNonBlocking);
+    if (!error)
+        error = cudaEventCreate(&s->from);
+    if (!error)
+        error = cudaEventCreate(&s->to);
+    if (!error)
+        return &s->base;
+    vt_cuda_fail(dev, error, "stream", st);
+    cuda_stream_close(&s->base);
+    return NULL;
+}
+
+static size_t cuda_stream_bytes(const vt_stream *stream)
+{
+    const cuda_stream *s = (const cuda_stream *)stream;
+    return s->scratch_bytes + s->workspace_bytes;
+}
+
+/* Recorded forwards hold the old address: they go with it. */
+int vt_cuda_need_scratch(vt_stream *stream, size_t bytes, const char *what, vt_status *st)
+{
+    cuda_stream *s = (cuda_stream *)stream;
+    if (!stream->dry && !s->workspace &&
+        !(s->workspace = vt_cuda_malloc(stream->dev, s->workspace_bytes, "workspace", st)))
+        return -1;
+    if (bytes <= s->scratch_bytes)
+        return 0;
+    if (s->scratch) {
+        cudaStreamSynchronize(s->stream);
+        drop_graphs(s);
+        cudaFree(s->scratch);
+    }
+    s->scratch = NULL;
+    s->scratch_bytes = 0;
+    if (!stream->dry && !(s->scratch = vt_cuda_malloc(stream->dev, bytes, what, st)))
+        return -1;
+    s->scratch_bytes = bytes;
+    return 0;
+}
+
+static int cuda_finish(vt_stream *stream, vt_status *st)
+{
+    cuda_stream *s = (cuda_stream *)stream;
+    if (!stream->dry)
+        vt_cuda_note(stream, cudaStreamSynchronize(s->stream), "forward");
+    if (stream->error.code == VT_OK)
+        return 0;
+    *st = stream->error;
+    return -1;
+}
+
+/* ---- clock ---- */
+
+static void cuda_clock_start(vt_stream *stream)
+{
+    cuda_stream *s = (cuda_stream *)stream;
+    cudaSetDevice(vt_cuda(stream)->index);
+    vt_cuda_note(stream, cudaEventRecord(s->from, s->stream), "clock");
+}
+
+static double cuda_clock_stop(vt_stream *stream)
+{
+    cuda_stream *s = (cuda_stream *)stream;
+    float ms = 0;
+    int error = cudaEventRecord(s->to, s->stream);
+    if (!error)
+        error = cudaEventSynchronize(s->to);
+    if (!error)
+        error = cudaEventElapsedTime(&ms, s->from, s->to);
+    vt_cuda_note(stream, error, "clock");
+    return ms;
+}
+
+/* ---- recorded forwards ---- */
+
+static cuda_graph *recorded(cuda_stream *s)
+{
+    for (int i = 0; i < VT_CUDA_GRAPHS; i++)
+        if (s->graph[i].exec && s->graph[i].images == s->base.images)
+            return &s->graph[i];
+    return NULL;
+}
+
+static bool cuda_recorded(vt_stream *s)
+{
+    return recorded((cuda_stream *)s) != NULL;
+}
+
+static void cuda_record_begin(vt_stream *stream)
+{
+    cuda_stream *s = (cuda_stream *)stream;
+    cudaSetDevice(vt_cuda(stream)->index);
+    vt_cuda_note(stream, cudaStreamBeginCapture(s->stream, cudaStreamCaptureModeThreadLocal),
+                 "recording");
+}
+
+static void cuda_record_end(vt_stream *stream)
+{
+    cuda_stream *s = (cuda_stream *)stream;
+    cuda_graph *slot = &s->graph[s->graphs % VT_CUDA_GRAPHS];
+    cudaGraph_t graph = NULL;
+    int error = cudaStreamEndCapture(s->stream, &graph);
+    if (stream->error.code == VT_OK && !error) {
+        if (slot->exec)
+            cudaGraphExecDestroy(slot->exec);
+        *slot = (cuda_graph){.images = stream->images};
+        error = cudaGraphInstantiate(&slot->exec, graph, 0);
+        s->graphs++;
+    }
+    if (graph)
+        cudaGraphDestroy(graph);
+    vt_cuda_note(stream, error, "recording");
+}
+
+static void cuda_replay(vt_stream *stream)
+{
+    cuda_stream *s = (cuda_stream *)stream;
+    cuda_graph *g = recorded(s);
+    cudaSetDevice(vt_cuda(stream)->index);
+    if (g && stream->error.code == VT_OK)
+        vt_cuda_note(stream, cudaGraphLaunch(g->exec, s->stream), "forward");
+}
+
+/* ---- timing of candidates ---- */
+
+enum { ROUNDS = 7, COLD_BYTES = 96 << 20 /* more than any cache */ };
+
+typedef struct {
+    float ms[ROUNDS];
+    bool works;
+} times;
+
+static int compare(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+/* One timed run; the flush before it also gives the host time to run ahead. */
+static bool time_once(cuda_stream *s, int (*run)(void *, int), void *user, int i, void *flush,
+                      float *ms)
+{
+    if (flush && cudaMemsetAsync(flush, 0, COLD_BYTES, s->stream))
+        return false;
+    return !cudaEventRecord(s->from, s->stream) && !run(user, i) &&
+           !cudaEventRecord(s->to, s->stream) && !cudaEventSynchronize(s->to) &&
+           !cudaEventElapsedTime(ms, s->from, s->to);
+}
+
+int vt_cuda_fastest(vt_stream *stream, int candidates, int (*run)(void *user, int candidate),
+                    void *user, bool cold)
+{
+    cuda_stream *s = (cuda_stream *)stream;
+    vt_status st;
+    times *t = vt_alloc((size_t)candidates, sizeof *t, "timing", &st);
+    void *flush = NULL;
+    int best = -1;
+    float unused;
+    if (!t)
+        return -1;
+    if (cudaMalloc(&flush, COLD_BYTES)) {
+        cudaGetLastError();
+        flush = NULL; /* then a warm cache has to do */
+    }
+    for (int i = 0; i < candidates; i++)
+        t[i].works = time_once(s, run, user, i, NULL, &unused);
+    for (int r = 0; r < ROUNDS; r++)
+        for (int i = 0; i < candidates; i++)
+            if (t[i].works) {
+                if (!cold) /* warm, and the host ahead of the device */
+                    run(user, i);
+                t[i].works = time_once(s, run, user, i, cold ? flush : NULL, &t[i].ms[r]);
+            }
+    for (int i = 0; i < candidates; i++) {
+        qsort(t[i].ms, ROUNDS, sizeof *t[i].ms, compare);
+        if (t[i].works && (best < 0 || t[i].ms[ROUNDS / 2] < t[best].ms[ROUNDS / 2]))
+            best = i;
+    }
+    cudaGetLastError(); /* of candidates that do not work */
+    if (flush)
+        cudaFree(flush);
+    vt_free(t);
+    return best;
+}
+
+/* ---- operations without a file of their own ---- */
+
+static cudaStream_t on(vt_stream *s)
+{
+    return ((cuda_stream *)s)->stream;
+}
+
+static void cuda_patches(vt_stream *s, vt_mat cols, vt_mat images, int channels, int height,
+                         int width, int patch_h, int patch_w)
+{
+    vt_cuda_note(s, vt_cuda_patches(cols, images, channels, height, width, patch_h, patch_w, on(s)),
+                 "patches");
+}
+
+static void cuda_tokens(vt_stream *s, vt_mat x, vt_mat patches, const float *prefix,
+                        int prefix_tokens, const float *pos)
+{
+    vt_cuda_note(s, vt_cuda_tokens(x, patches, prefix, prefix_tokens, pos, s->images, on(s)),
+                 "tokens");
+}
+
+static void cuda_norm(vt_stream *s, vt_mat y, vt_mat x, const float *gamma, const float *beta,
+                      float eps)
+{
+    vt_cuda_note(s, vt_cuda_norm(y, x, gamma, beta, eps, on(s)), "norm");
+}
+
+static void cuda_qk_norm(vt_stream *s, vt_mat qkv, int heads, int head_dim, const float *q_gamma,
+                         const float *q_beta, const float *k_gamma, const float *k_beta, float eps)
+{
+    vt_cuda_note(
+        s, vt_cuda_qk_norm(qkv, heads, head_dim, q_gamma, q_beta, k_gamma, k_beta, eps, on(s)),
+        "qk_norm");
+}
+
+static void cuda_pool(vt_stream *s, vt_mat y, vt_mat x, int tokens, vt_pool how, int first)
+{
+    vt_cuda_note(s, vt_cuda_pool(y, x, tokens, how, first, on(s)), "pool");
+}
+
+static void cuda_cast(vt_stream *s, vt_mat y, vt_mat x)
+{
+    vt_cuda_note(s, vt_cuda_cast(y.p, y.type, x.p, x.type, y.rows * (size_t)y.cols, on(s)), "cast");
+}
+
+/* ---- the device ---- */
+
+static void cuda_close(vt_device *device)
+{
+    cuda_device *dev = (cuda_device *)device;
+    if (!dev)
+        return;
+    cudaSetDevice(dev->index);
+    vt_lt_close(dev->lt);
+    vt_tuned_close(dev->tuned);
+    pthread_mutex_destroy(&dev->lock);
+    vt_free(dev);
+}
+
+static const vt_backend_ops cuda_ops = {
+    .name = "cuda",
+    .close = cuda_close,
+    .alloc = cuda_alloc,
+    .free = cuda_free,
+    .host_alloc = cuda_host_alloc,
+    .host_free = cuda_host_free,
+    .free_memory = cuda_free_memory,
+    .upload = cuda_upload,
+    .download = cuda_download,
+    .linear_load = vt_cuda_linear_load,
+    .linear_free = vt_cuda_linear_free,
+    .linear_bytes = vt_cuda_linear_bytes,
+    .linear_fits = vt_cuda_linear_fits,
+    .attention_costs = vt_cuda_attention_costs,
+    .attention_serves = vt_cuda_attention_serves,
+    .group_load = vt_cuda_group_load,
+    .group_free = vt_cuda_group_free,
+    .stream_open = cuda_stream_open,
+    .stream_close = cuda_stream_close,
+    .prepare_linear = vt_cuda_prepare_linear,
+    .prepare_attention = vt_cuda_prepare_attention,
+    .attention_scratch = vt_cuda_attention_scratch,
+    .stream_bytes = cuda_stream_bytes,
+    .feed = cuda_feed,
+    .fetch = cuda_fetch,
+    .finish = cuda_finish,
+    .clock_start = cuda_clock_start,
+    .clock_stop = cuda_clock_stop,
+    .recorded = cuda_recorded,
+    .record_begin = cuda_record_begin,
+    .record_end = cuda_record_end,
+    .replay = cuda_replay,
+    .patches = cuda_patches,
+    .linear = vt_cuda_linear,
+    .tokens = cuda_tokens,
+    .norm = cuda_norm,
+    .qk_norm = cuda_qk_norm,
+    .attention = vt_cuda_attention_run,
+    .pool = cuda_pool,
+    .cast = cuda_cast,
+};
+
+/* ---- finding it ---- */
+
+static int no_device(int error, vt_status *st)
+{
+    int driver = 0;
+    cudaGetLastError();
+    cudaDriverGetVersion(&driver);
+    if (!driver)
+        return vt_fail(st, VT_MACHINE, "cuda: no NVIDIA driver is installed");
+    if (error == cudaErrorInsufficientDriver)
+        return vt_fail(
+            st, VT_MACHINE, "cuda: the NVIDIA driver is too old (expected CUDA %d.%d, found %d.%d)",
+            CUDART_VERSION / 1000, CUDART_VERSION / 10 % 100, driver / 1000, driver / 10 % 100);
+    if (!error || error == cudaErrorNoDevice)
+        return vt_fail(st, VT_MACHINE, "cuda: this machine has no usable GPU");
+    return vt_fail(st, VT_MACHINE, "cuda: %s", cudaGetErrorString((cudaError_t)error));
+}
+
+static int find_device(cuda_device *dev, int index, vt_status *st)
+{
+    struct cudaDeviceProp *p = vt_alloc(1, sizeof *p, "device", st);
+    int count = 0, error = cudaGetDeviceCount(&count);
+    int failed = !p ? -1 : error || !count ? no_device(error, st) : 0;
+    if (!failed && index >= count)
+        failed = vt_fail(st, VT_MACHINE, "cuda:%d: there %s %d GPU%s", index,
+                         count == 1 ? "is" : "are", count, count == 1 ? "" : "s");
+    if (!failed && (error = cudaGetDeviceProperties(p, index)))
+        failed = no_device(error, st);
+    if (!failed && p->major < 8)
+        failed = vt_fail(st, VT_MACHINE,
+                         "cuda:%d (%s): compute capability %d.%d is not supported (expected 8.0 "
+                         "or later)",
+                         index, p->name, p->major, p->minor);
+    if (!failed) {
+        dev->index = index;
+        dev->capability = 10 * p->major + p->minor;
+        snprintf(dev->card, sizeof dev->card, "%.60s", p->name);
+        snprintf(dev->name, sizeof dev->name, "cuda:%d (%.60s)", index, p->name);
+        if ((error = cudaSetDevice(index)) || (error = cudaFree(NULL)))
+            failed = vt_cuda_fail(&dev->base, error, "start", st);
+    }
+    vt_free(p);
+    return failed;
+}
+
+vt_device *vt_cuda_open(vt_dtype dtype, bool tf32, int index, int threads, vt_status *st)
+{
+    static const char *const names[] = {"fp32", "fp16", "bf16"};
+    cuda_device *dev = vt_alloc(1, sizeof *dev, "device", st);
+    if (!dev)
+        return NULL;
+    dev->base = (vt_device){.ops = &cuda_ops, .dtype = dtype, .tf32 = tf32, .threads = threads};
+    dev->base.arithmetic = tf32 ? "tf32" : names[dtype];
+    dev->base.input = dev->base.residual = dtype;
+    dev->base.slice_tokens = getenv("VITRUN_SLICE") ? atoi(getenv("VITRUN_SLICE")) : 8192;
+    pthread_mutex_init(&dev->lock, NULL);
+    if (!find_device(dev, index, st) && (dev->lt = vt_lt_open(st)) &&
+        (dev->tuned = vt_tuned_open(dev->card, vt_lt_version(dev->lt), st)))
+        return &dev->base;
+    cuda_close(&dev->base);
+    return NULL;
+}

@@ -1,0 +1,105 @@
+/* The inside of the CUDA back end: what its host files share. Nothing outside kernels/cuda and its
+ * tests includes this.
+ *
+ *   backend.c    device, memory, streams, recorded forwards, the table of operations
+ *   linear.c     products: cuBLASLt or our own, whichever is faster on the shape
+ *   attention.c  plans: layouts on the device, which launcher serves a group
+ *   tuned.c      what was found fastest, remembered on disk
+ *   lt.c         cuBLASLt, opened at run time
+ *   *.cu         the kernels, behind kernels.h
+ */
+#ifndef VT_CUDA_H
+#define VT_CUDA_H
+
+#include <pthread.h>
+
+#include "kernels/backend.h"
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/lt.h"
+
+typedef struct vt_tuned vt_tuned;               /* tuned.c */
+typedef struct vt_cuda_product vt_cuda_product; /* linear.c: a product prepared for its shapes */
+typedef struct vt_cuda_layout vt_cuda_layout;   /* attention.c: a mask's layout on the device */
+
+enum { VT_CUDA_GRAPHS = 4, VT_CUDA_WORKSPACE = 32 << 20 /* bytes, as cuBLAS wants on Hopper */ };
+
+typedef struct {
+    vt_device base;
+    int index;      /* of the GPU */
+    char card[64];  /* "NVIDIA H100 80GB HBM3" */
+    char name[80];  /* "cuda:0 (NVIDIA H100 80GB HBM3)" */
+    int capability; /* 90 for 9.0 */
+    pthread_mutex_t lock;
+    vt_lt *lt;
+    vt_tuned *tuned;         /* under the lock */
+    vt_cuda_layout *layouts; /* under the lock: those in use */
+} cuda_device;
+
+typedef struct {
+    int images;
+    cudaGraphExec_t exec;
+} cuda_graph;
+
+typedef struct {
+    vt_stream base;
+    cudaStream_t stream;
+    cudaEvent_t from, to; /* of the clock */
+    void *workspace;      /* of cuBLASLt; NULL while dry */
+    char *scratch;        /* of the operation in progress: the most that any prepared one needs */
+    size_t scratch_bytes, workspace_bytes;
+    vt_cuda_product *products; /* a list */
+    cuda_graph graph[VT_CUDA_GRAPHS];
+    int graphs; /* recorded so far, the oldest is replaced */
+} cuda_stream;
+
+static inline cuda_device *vt_cuda(const vt_stream *s)
+{
+    return (cuda_device *)s->dev;
+}
+
+/* A failure of the runtime as an error: "cuda:0 (...): WHAT: REASON". Always -1. */
+int vt_cuda_fail(const vt_device *dev, int error, const char *what, vt_status *st);
+/* Within an operation: keeps the first failure in the stream. */
+void vt_cuda_note(vt_stream *s, int error, const char *what);
+
+int vt_cuda_need_scratch(vt_stream *s, size_t bytes, const char *what, vt_status *st);
+
+/* Device memory, not zeroed; fails with the sizes. */
+void *vt_cuda_malloc(vt_device *dev, size_t bytes, const char *what, vt_status *st);
+
+/* ---- timing of candidates ---- */
+/* Runs `run(user, candidate)` on the stream for each of `candidates`, several times in turn, and
+ * returns the index with the smallest median, or -1 where none ran. `cold`: the cache is emptied
+ * before each run, for work whose weights come from memory. */
+int vt_cuda_fastest(vt_stream *s, int candidates, int (*run)(void *user, int candidate), void *user,
+                    bool cold);
+
+/* tuned.c: texts under texts, in memory and in a file of the user's cache folder. Both functions
+ * want the device's lock held; get returns NULL where nothing is known. */
+vt_tuned *vt_tuned_open(const char *gpu, size_t lt_version, vt_status *st);
+void vt_tuned_close(vt_tuned *t);
+const char *vt_tuned_get(const vt_tuned *t, const char *key);
+void vt_tuned_put(vt_tuned *t, const char *key, const char *value);
+
+/* linear.c */
+vt_linear *vt_cuda_linear_load(vt_device *dev, const float *w, const float *bias, int out, int in,
+                               size_t rows, vt_status *st);
+void vt_cuda_linear_free(vt_device *dev, vt_linear *w);
+size_t vt_cuda_linear_bytes(const vt_linear *w);
+bool vt_cuda_linear_fits(const vt_linear *w, int in, int out);
+int vt_cuda_prepare_linear(vt_stream *s, vt_mat y, vt_mat x, const vt_linear *w, vt_epilogue e,
+                           vt_status *st);
+void vt_cuda_linear(vt_stream *s, vt_mat y, vt_mat x, const vt_linear *w, vt_epilogue e);
+void vt_cuda_products_free(vt_cuda_product *list);
+
+/* attention.c */
+const struct vt_attn_costs *vt_cuda_attention_costs(const vt_device *dev);
+bool vt_cuda_attention_serves(const vt_device *dev, vt_attn_kernel kernel, int head_dim);
+int vt_cuda_group_load(vt_device *dev, vt_attn_group *g, vt_status *st);
+void vt_cuda_group_free(vt_device *dev, vt_attn_group *g);
+int vt_cuda_prepare_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan,
+                              int images, vt_status *st);
+size_t vt_cuda_attention_scratch(const vt_device *dev, const vt_attn_plan *plan, int images);
+void vt_cuda_attention_run(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan);
+
+#endif

@@ -1,0 +1,118 @@
+/* What the CUDA kernels offer to the host code of the back end: plain functions that launch work on
+ * a stream. Host code is C (kernels/cuda/ *.c), device code CUDA C (*.cu); this header is all that
+ * they share, and neither knows models, files or errors in words.
+ *
+ * Every launcher returns 0 or a cudaError_t, touches no memory but its arguments', allocates nothing
+ * and never synchronises, so all of them can be captured into a graph. Pointers are the device's
+ * unless said otherwise and 16-byte aligned, sizes are in elements. "16-bit type" is fp16 or bf16.
+ *
+ * Kernels for compute capability 9.0 are launched with programmatic dependent launch (common.cuh):
+ * each waits for the one before it prior to its first access to memory that another may have
+ * written; weights, masks and descriptors are not among that.
+ */
+#ifndef VT_CUDA_KERNELS_H
+#define VT_CUDA_KERNELS_H
+
+#include <cuda_runtime_api.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/backend.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- operations on rows and tokens: backend.h has their formulas ---- */
+
+int vt_cuda_cast(void *y, vt_dtype y_type, const void *x, vt_dtype x_type, size_t n,
+                 cudaStream_t stream); /* x may be pinned host memory */
+int vt_cuda_norm(vt_mat y, vt_mat x, const float *gamma, const float *beta, float eps,
+                 cudaStream_t stream);
+int vt_cuda_qk_norm(vt_mat qkv, int heads, int head_dim, const float *q_gamma, const float *q_beta,
+                    const float *k_gamma, const float *k_beta, float eps, cudaStream_t stream);
+int vt_cuda_patches(vt_mat cols, vt_mat images, int channels, int height, int width, int patch_h,
+                    int patch_w, cudaStream_t stream);
+int vt_cuda_tokens(vt_mat x, vt_mat patches, const float *prefix, int prefix_tokens,
+                   const float *pos, int images, cudaStream_t stream);
+int vt_cuda_pool(vt_mat y, vt_mat x, int tokens, vt_pool how, int first, cudaStream_t stream);
+
+/* ---- products of our own ---- */
+
+/* Until all kernels speak of vt_activation. */
+typedef vt_activation vt_cuda_act;
+enum {
+    VT_CUDA_NONE = VT_ACT_NONE,
+    VT_CUDA_GELU = VT_ACT_GELU,
+    VT_CUDA_GELU_TANH = VT_ACT_GELU_TANH,
+    VT_CUDA_QUICK_GELU = VT_ACT_QUICK_GELU
+};
+
+/* y [m, n] = act(a [m, k] w [n, k]^T + bias), or y += a w^T + bias where `add` (act is none then).
+ * a and w have one type, rows contiguous; y has that type or fp32; sums are fp32. */
+typedef struct {
+    const void *a, *w;
+    const float *bias; /* [n] or NULL */
+    void *y;
+    vt_dtype type, y_type;
+    int m, n, k;
+    vt_cuda_act act;
+    bool add;
+} vt_cuda_gemm;
+
+/* y = act(y) in place: for products whose library has no such epilogue. */
+int vt_cuda_activate(vt_mat y, vt_activation act, cudaStream_t stream);
+
+/* Any type, shape and alignment, plainly: for what nobody else serves. */
+int vt_cuda_gemm_any(const vt_cuda_gemm *g, cudaStream_t stream);
+
+/* Variants (tile shapes) are numbered from 0. A variant serves a product or not, by type, shape and
+ * compute capability (90 for 9.0); which is fastest is found by timing. */
+int vt_cuda_gemm_variants(void);
+const char *vt_cuda_gemm_name(int variant); /* "128x256" */
+bool vt_cuda_gemm_serves(int variant, const vt_cuda_gemm *g, int capability);
+int vt_cuda_gemm_run(int variant, const vt_cuda_gemm *g, cudaStream_t stream);
+
+/* ---- attention ---- */
+
+/* out[n, h] = sum over allowed keys k of softmax_k(scale * q[n, h] . k[k, h]) * v[k, h]: attention.h,
+ * for the listed heads of every image. */
+typedef struct {
+    const void *qkv; /* [images * tokens, 3 * heads * head_dim] */
+    void *out;       /* [images * tokens, heads * head_dim] */
+    vt_dtype type;   /* of both */
+    bool tf32;       /* fp32 operands may be rounded to tf32 */
+    int images, tokens, heads, head_dim;
+    float scale;
+    const uint16_t *head; /* [group_heads] the heads to serve; NULL: all, group_heads == heads */
+    int group_heads;
+    const uint32_t
+        *bits; /* [tokens, words], bit k % 32 of word k / 32: key k is allowed; bits at */
+    int words; /* tokens and beyond are zero; words % 4 == 0. NULL: every pair is on */
+} vt_cuda_attention;
+
+/* mma.sync, 16-bit types, compute capability 8.0 and later. */
+bool vt_cuda_attend_mma_serves(const vt_cuda_attention *a, int capability);
+int vt_cuda_attend_mma(const vt_cuda_attention *a, cudaStream_t stream);
+
+/* wgmma and the bulk tensor copy, 16-bit types, compute capability 9.0. */
+bool vt_cuda_attend_wgmma_serves(const vt_cuda_attention *a, int capability);
+int vt_cuda_attend_wgmma(const vt_cuda_attention *a, cudaStream_t stream);
+
+/* fp32 (and tf32), any head_dim to 1024. */
+int vt_cuda_attend_f32(const vt_cuda_attention *a, cudaStream_t stream);
+
+/* All types: scores [images * group_heads, tokens, tokens] fp32 materialised in `scores`. */
+int vt_cuda_attend_reference(const vt_cuda_attention *a, float *scores, cudaStream_t stream);
+
+/* The allowed pairs only, row by row: keys of query i are key[start[i] .. start[i + 1]), ascending;
+ * 16-bit keys where key16 is set, else 32-bit. All types, any head_dim to 1024. */
+int vt_cuda_attend_rows(const vt_cuda_attention *a, const uint32_t *start, const uint16_t *key16,
+                        const uint32_t *key32, cudaStream_t stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

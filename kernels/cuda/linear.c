@@ -1,0 +1,340 @@
+/* Linear layers: y = act(x W^T + b), or y += x W^T + b.
+ *
+ * A product has several candidates: cuBLASLt's algorithms for its shape, followed by a pass for an
+ * activation that the library's epilogue has not got, and our own tiles with everything in the
+ * epilogue (vt_cuda_gemm_...). Odd shapes, whose rows are not aligned as those want, have a plain one. Each shape is timed once, on the real buffers, when a stream is prepared, and
+ * remembered on disk (tuned.c).
+ *
+ * Weights are kept as [out, in] in the device's type; bias in fp32 and, where that is a 16-bit type,
+ * in it as well, because cuBLASLt wants the bias in the output's type.
+ */
+#include "kernels/cuda/cuda.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { LT_MOST = 8, CANDIDATES = 24, COLD_ROWS = 2048 };
+
+struct vt_linear {
+    int out, in;
+    vt_dtype type;
+    void *w;
+    float *bias; /* NULL: none */
+    void *bias16;
+    size_t bytes;
+};
+
+enum { LIBRARY = -1, ANY = -2 };
+
+typedef struct { /* one way to compute a product */
+    int own;     /* variant of our own product, LIBRARY or ANY */
+    cublasLtMatmulAlgo_t algo;
+} candidate;
+
+struct vt_cuda_product {
+    struct vt_cuda_product *next;
+    int m, n, k;
+    vt_dtype x, y;
+    bool bias;
+    vt_epilogue e;
+    vt_lt_product *lt;
+    bool fused; /* the activation is in cuBLASLt's epilogue */
+    candidate best;
+};
+
+/* ---- weights ---- */
+
+static size_t align256(size_t n)
+{
+    return (n + 255) / 256 * 256;
+}
+
+static int fill(vt_device *dev, vt_linear *l, const float *w, const float *bias, vt_status *st)
+{
+    vt_mat weights = {l->w, l->type, (size_t)l->out, l->in}, b = {l->bias, VT_F32, 1, l->out};
+    vt_mat b16 = {l->bias16, l->type, 1, l->out};
+    return dev->ops->upload(dev, weights, w, st) || (bias && dev->ops->upload(dev, b, bias, st)) ||
+           (l->bias16 && dev->ops->upload(dev, b16, bias, st));
+}
+
+vt_linear *vt_cuda_linear_load(vt_device *dev, const float *w, const float *bias, int out, int in,
+                               size_t rows, vt_status *st)
+{
+    (void)rows;
+    vt_linear *l = vt_alloc(1, sizeof *l, "linear layer", st);
+    if (!l)
+        return NULL;
+    size_t type = vt_dtype_bytes(dev->dtype), n = (size_t)out;
+    size_t matrix = align256(n * (size_t)in * type), vector = bias ? align256(n * 4) : 0;
+    size_t narrow = bias && dev->dtype != VT_F32 ? align256(n * type) : 0;
+    *l = (vt_linear){.out = out, .in = in, .type = dev->dtype, .bytes = matrix + vector + narrow};
+    l->w = vt_cuda_malloc(dev, l->bytes, "weights", st);
+    if (l->w && vector)
+        l->bias = (float *)((char *)l->w + matrix);
+    if (l->w && narrow)
+        l->bias16 = (char *)l->bias + vector;
+    if (!l->w || fill(dev, l, w, bias, st)) {
+        vt_cuda_linear_free(dev, l);
+        return NULL;
+    }
+    return l;
+}
+
+void vt_cuda_linear_free(vt_device *dev, vt_linear *l)
+{
+    if (l && l->w)
+        dev->ops->free(dev, l->w);
+    vt_free(l);
+}
+
+size_t vt_cuda_linear_bytes(const vt_linear *l)
+{
+    return l->bytes;
+}
+
+bool vt_cuda_linear_fits(const vt_linear *l, int in, int out)
+{
+    return l->in == in && l->out == out;
+}
+
+/* ---- running a candidate ---- */
+
+static vt_cuda_gemm own_product(const vt_cuda_product *p, void *y, const void *x,
+                                const vt_linear *l)
+{
+    return (vt_cuda_gemm){.a = x,
+                          .w = l->w,
+                          .bias = l->bias,
+                          .y = y,
+                          .type = p->x,
+                          .y_type = p->y,
+                          .m = p->m,
+                          .n = p->n,
+                          .k = p->k,
+                          .act = p->e.act,
+                          .add = p->e.add};
+}
+
+static int run_candidate(cuda_stream *s, vt_cuda_product *p, const candidate *c, void *y,
+                         const void *x, const vt_linear *l)
+{
+    if (c->own != LIBRARY) {
+        vt_cuda_gemm g = own_product(p, y, x, l);
+        return c->own == ANY ? vt_cuda_gemm_any(&g, s->stream)
+                             : vt_cuda_gemm_run(c->own, &g, s->stream);
+    }
+    const void *bias = p->y == VT_F32 ? l->bias : l->bias16;
+    int status =
+        vt_lt_run(p->lt, &c->algo, y, x, l->w, bias, s->workspace, s->workspace_bytes, s->stream);
+    if (status)
+        return cudaErrorUnknown;
+    vt_mat out = {y, p->y, (size_t)p->m, p->n};
+    return p->fused ? 0 : vt_cuda_activate(out, p->e.act, s->stream);
+}
+
+/* ---- choosing ---- */
+
+static int list_candidates(const cuda_device *dev, const vt_cuda_product *p, const vt_linear *l,
+                           vt_mat y, vt_mat x, candidate *out)
+{
+    cublasLtMatmulAlgo_t algo[LT_MOST];
+    int n = 0, found = vt_lt_algorithms(p->lt, VT_CUDA_WORKSPACE, algo, LT_MOST);
+    for (int i = 0; i < found; i++)
+        out[n++] = (candidate){.own = LIBRARY, .algo = algo[i]};
+    vt_cuda_gemm g = own_product(p, y.p, x.p, l);
+    for (int v = 0; v < vt_cuda_gemm_variants() && n < CANDIDATES; v++)
+        if (vt_cuda_gemm_serves(v, &g, dev->capability))
+            out[n++] = (candidate){.own = v};
+    if (!n)
+        out[n++] = (candidate){.own = ANY};
+    return n;
+}
+
+/* Texts that tuned.c keeps: "own NAME", "own any", or "lt" and the algorithm's bytes in hex. */
+static void write_choice(const candidate *c, char *text, size_t room)
+{
+    if (c->own != LIBRARY) {
+        snprintf(text, room, "own %s", c->own == ANY ? "any" : vt_cuda_gemm_name(c->own));
+        return;
+    }
+    const unsigned char *bytes = (const unsigned char *)&c->algo;
+    size_t at = (size_t)snprintf(text, room, "lt ");
+    for (size_t i = 0; i < sizeof c->algo; i++)
+        at += (size_t)snprintf(text + at, room - at, "%02x", bytes[i]);
+}
+
+static bool read_choice(candidate *c, const char *text)
+{
+    unsigned byte;
+    *c = (candidate){.own = ANY};
+    if (!strcmp(text, "own any"))
+        return true;
+    if (!strncmp(text, "own ", 4)) {
+        for (int v = 0; v < vt_cuda_gemm_variants(); v++)
+            if (!strcmp(vt_cuda_gemm_name(v), text + 4)) {
+                *c = (candidate){.own = v};
+                return true;
+            }
+        return false;
+    }
+    if (strncmp(text, "lt ", 3) || strlen(text) != 3 + 2 * sizeof c->algo)
+        return false;
+    *c = (candidate){.own = LIBRARY};
+    for (size_t i = 0; i < sizeof c->algo; i++) {
+        if (sscanf(text + 3 + 2 * i, "%2x", &byte) != 1)
+            return false;
+        ((unsigned char *)&c->algo)[i] = (unsigned char)byte;
+    }
+    return true;
+}
+
+typedef struct {
+    cuda_stream *s;
+    vt_cuda_product *p;
+    const candidate *list;
+    vt_mat y, x;
+    const vt_linear *l;
+} trial;
+
+/* A pass over m that changes nothing. */
+static int touch(vt_mat m, cudaStream_t stream)
+{
+    return vt_cuda_cast(m.p, m.type, m.p, m.type, m.rows * (size_t)m.cols, stream);
+}
+
+/* Small products between two small kernels, as in a model: what the next kernel may begin before the
+ * last one ends decides there. */
+static int try_candidate(void *user, int i)
+{
+    const trial *t = user;
+    bool small = t->p->m < COLD_ROWS;
+    int error = small ? touch(t->x, t->s->stream) : 0;
+    if (!error)
+        error = run_candidate(t->s, t->p, &t->list[i], t->y.p, t->x.p, t->l);
+    return small && !error ? touch(t->y, t->s->stream) : error;
+}
+
+static void key_of(const vt_cuda_product *p, bool tf32, char *key, size_t room)
+{
+    static const char *const types[] = {"f32", "f16", "bf16"};
+    static const char *const acts[] = {"", " gelu", " gelu_tanh", " quick_gelu"};
+    snprintf(key, room, "product %dx%dx%d %s%s %s%s%s%s", p->m, p->n, p->k, types[p->x],
+             tf32 ? "(tf32)" : "", types[p->y], p->bias ? " bias" : "", acts[p->e.act],
+             p->e.add ? " add" : "");
+}
+
+/* By what is remembered, else by timing; the lock keeps other streams from timing beside us. */
+static int choose(cuda_stream *s, vt_cuda_product *p, vt_mat y, vt_mat x, const vt_linear *l,
+                  vt_status *st)
+{
+    cuda_device *dev = vt_cuda(&s->base);
+    char key[128], text[256];
+    candidate list[CANDIDATES];
+    key_of(p, dev->base.tf32, key, sizeof key);
+    pthread_mutex_lock(&dev->lock);
+    const char *known = vt_tuned_get(dev->tuned, key);
+    int best = -1, tried = 0;
+    vt_cuda_gemm g = own_product(p, y.p, x.p, l);
+    bool found = known && read_choice(&p->best, known) &&
+                 (p->best.own < 0 || vt_cuda_gemm_serves(p->best.own, &g, dev->capability));
+    if (!found) {
+        trial t = {s, p, list, y, x, l};
+        tried = list_candidates(dev, p, l, y, x, list);
+        best = vt_cuda_fastest(&s->base, tried, try_candidate, &t, p->m < COLD_ROWS);
+        if (best >= 0) {
+            p->best = list[best];
+            write_choice(&p->best, text, sizeof text);
+            vt_tuned_put(dev->tuned, key, text);
+        }
+    }
+    pthread_mutex_unlock(&dev->lock);
+    if (found || best >= 0)
+        return 0;
+    return vt_fail(st, VT_MACHINE, "%s: no way to compute a %s (%d were tried)", dev->name, key,
+                   tried);
+}
+
+/* ---- products of a stream ---- */
+
+static vt_cuda_product *find(const cuda_stream *s, vt_mat y, vt_mat x, const vt_linear *l,
+                             vt_epilogue e)
+{
+    for (vt_cuda_product *p = s->products; p; p = p->next)
+        if ((size_t)p->m == x.rows && p->n == l->out && p->k == l->in && p->x == x.type &&
+            p->y == y.type && p->bias == (l->bias != NULL) && p->e.act == e.act &&
+            p->e.add == e.add)
+            return p;
+    return NULL;
+}
+
+static void free_product(vt_cuda_product *p)
+{
+    vt_lt_product_free(p->lt);
+    vt_free(p);
+}
+
+static vt_cuda_product *new_product(cuda_device *dev, vt_mat y, vt_mat x, const vt_linear *l,
+                                    vt_epilogue e, vt_status *st)
+{
+    vt_cuda_product *p = vt_alloc(1, sizeof *p, "product", st);
+    if (!p)
+        return NULL;
+    p->m = (int)x.rows, p->n = l->out, p->k = l->in;
+    p->x = x.type, p->y = y.type, p->e = e, p->bias = l->bias != NULL;
+    p->fused = e.act == VT_ACT_GELU_TANH && p->bias;
+    vt_lt_shape shape = {.m = p->m,
+                         .n = p->n,
+                         .k = p->k,
+                         .x = p->x,
+                         .y = p->y,
+                         .tf32 = dev->base.tf32,
+                         .bias = p->bias,
+                         .add = e.add,
+                         .gelu_tanh = p->fused};
+    if ((p->lt = vt_lt_product_new(dev->lt, &shape, st)))
+        return p;
+    free_product(p);
+    return NULL;
+}
+
+int vt_cuda_prepare_linear(vt_stream *stream, vt_mat y, vt_mat x, const vt_linear *l, vt_epilogue e,
+                           vt_status *st)
+{
+    cuda_stream *s = (cuda_stream *)stream;
+    if (x.rows > INT32_MAX / 2)
+        return vt_fail(st, VT_MACHINE, "%s: a product of %zu rows", vt_cuda(stream)->name, x.rows);
+    if (vt_cuda_need_scratch(stream, 0, "workspace", st))
+        return -1;
+    if (stream->dry || find(s, y, x, l, e))
+        return 0;
+    vt_cuda_product *p = new_product(vt_cuda(stream), y, x, l, e, st);
+    if (!p)
+        return -1;
+    if (choose(s, p, y, x, l, st)) {
+        free_product(p);
+        return -1;
+    }
+    p->next = s->products;
+    s->products = p;
+    return 0;
+}
+
+void vt_cuda_products_free(vt_cuda_product *list)
+{
+    while (list) {
+        vt_cuda_product *p = list;
+        list = p->next;
+        free_product(p);
+    }
+}
+
+void vt_cuda_linear(vt_stream *stream, vt_mat y, vt_mat x, const vt_linear *l, vt_epilogue e)
+{
+    cuda_stream *s = (cuda_stream *)stream;
+    vt_cuda_product *p = find(s, y, x, l, e);
+    if (!p) {
+        vt_fail(&stream->error, VT_MACHINE, "product was not prepared (layer %d)", stream->layer);
+        return;
+    }
+    vt_cuda_note(stream, run_candidate(s, p, &p->best, y.p, x.p, l), "matrix product");
+}

@@ -1,0 +1,211 @@
+/* cuBLASLt at run time: see lt.h. */
+#include "kernels/cuda/lt.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <string.h>
+
+/* The library's functions that are called, by their names without "cublasLt". */
+#define LT_FUNCTIONS(F)                                                                            \
+    F(Create)                                                                                      \
+    F(Destroy)                                                                                     \
+    F(GetVersion)                                                                                  \
+    F(GetStatusString)                                                                             \
+    F(MatmulDescCreate)                                                                            \
+    F(MatmulDescDestroy)                                                                           \
+    F(MatmulDescSetAttribute)                                                                      \
+    F(MatrixLayoutCreate)                                                                          \
+    F(MatrixLayoutDestroy)                                                                         \
+    F(MatmulPreferenceCreate)                                                                      \
+    F(MatmulPreferenceDestroy)                                                                     \
+    F(MatmulPreferenceSetAttribute)                                                                \
+    F(MatmulAlgoGetHeuristic)                                                                      \
+    F(Matmul)
+
+struct vt_lt {
+    void *library;
+    cublasLtHandle_t handle;
+#define MEMBER(name) __typeof__(cublasLt##name) *name;
+    LT_FUNCTIONS(MEMBER)
+#undef MEMBER
+};
+
+struct vt_lt_product {
+    vt_lt *lt;
+    vt_lt_shape shape;
+    cublasLtMatmulDesc_t desc;
+    cublasLtMatrixLayout_t w, x, y;
+};
+
+/* ---- the library ---- */
+
+static void *open_library(void)
+{
+    static const char *const folders[] = {"", "/usr/local/cuda/lib64/",
+                                          "/usr/local/cuda/targets/sbsa-linux/lib/"};
+    char path[256];
+    for (size_t f = 0; f < sizeof folders / sizeof *folders; f++) {
+        snprintf(path, sizeof path, "%slibcublasLt.so.%d", folders[f], CUBLAS_VER_MAJOR);
+        void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+        if (library)
+            return library;
+    }
+    return NULL;
+}
+
+vt_lt *vt_lt_open(vt_status *st)
+{
+    vt_lt *lt = vt_alloc(1, sizeof *lt, "cuBLASLt", st);
+    if (!lt)
+        return NULL;
+    const char *missing = NULL;
+    lt->library = open_library();
+    if (lt->library) {
+#define FIND(name)                                                                                 \
+    if (!(lt->name = (__typeof__(lt->name))dlsym(lt->library, "cublasLt" #name)))                  \
+        missing = "cublasLt" #name;
+        LT_FUNCTIONS(FIND)
+#undef FIND
+    }
+    if (!lt->library)
+        vt_fail(st, VT_MACHINE,
+                "cuda: libcublasLt.so.%d is not found (it comes with the CUDA Toolkit %d.x; set "
+                "LD_LIBRARY_PATH where it lies elsewhere)",
+                CUBLAS_VER_MAJOR, CUBLAS_VER_MAJOR);
+    else if (missing)
+        vt_fail(st, VT_MACHINE, "cuda: libcublasLt.so.%d has no %s", CUBLAS_VER_MAJOR, missing);
+    else if (lt->Create(&lt->handle) == CUBLAS_STATUS_SUCCESS)
+        return lt;
+    else
+        vt_fail(st, VT_MACHINE, "cuda: cuBLASLt cannot be started on this device");
+    vt_lt_close(lt);
+    return NULL;
+}
+
+void vt_lt_close(vt_lt *lt)
+{
+    if (!lt)
+        return;
+    if (lt->handle)
+        lt->Destroy(lt->handle);
+    if (lt->library)
+        dlclose(lt->library);
+    vt_free(lt);
+}
+
+size_t vt_lt_version(const vt_lt *lt)
+{
+    return lt->GetVersion();
+}
+
+/* ---- products ---- */
+
+static cudaDataType_t type_of(vt_dtype t)
+{
+    return t == VT_F32 ? CUDA_R_32F : t == VT_F16 ? CUDA_R_16F : CUDA_R_16BF;
+}
+
+static bool set(vt_lt_product *p, cublasLtMatmulDescAttributes_t attribute, const void *value,
+                size_t size)
+{
+    return p->lt->MatmulDescSetAttribute(p->desc, attribute, value, size) == CUBLAS_STATUS_SUCCESS;
+}
+
+static bool describe(vt_lt_product *p)
+{
+    const vt_lt_shape *s = &p->shape;
+    vt_lt *lt = p->lt;
+    cublasComputeType_t compute = s->tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+    cublasOperation_t transposed = CUBLAS_OP_T;
+    cublasLtEpilogue_t epilogue = s->gelu_tanh ? CUBLASLT_EPILOGUE_GELU_BIAS
+                                  : s->bias    ? CUBLASLT_EPILOGUE_BIAS
+                                               : CUBLASLT_EPILOGUE_DEFAULT;
+    uint64_t m = (uint64_t)s->m, n = (uint64_t)s->n, k = (uint64_t)s->k;
+    return lt->MatmulDescCreate(&p->desc, compute, CUDA_R_32F) == CUBLAS_STATUS_SUCCESS &&
+           set(p, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed) &&
+           set(p, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue) &&
+           lt->MatrixLayoutCreate(&p->w, type_of(s->x), k, n, s->k) == CUBLAS_STATUS_SUCCESS &&
+           lt->MatrixLayoutCreate(&p->x, type_of(s->x), k, m, s->k) == CUBLAS_STATUS_SUCCESS &&
+           lt->MatrixLayoutCreate(&p->y, type_of(s->y), n, m, s->n) == CUBLAS_STATUS_SUCCESS;
+}
+
+vt_lt_product *vt_lt_product_new(vt_lt *lt, const vt_lt_shape *shape, vt_status *st)
+{
+    vt_lt_product *p = vt_alloc(1, sizeof *p, "product", st);
+    if (!p)
+        return NULL;
+    p->lt = lt;
+    p->shape = *shape;
+    if (describe(p))
+        return p;
+    vt_fail(st, VT_MACHINE, "cuda: cuBLASLt refuses a product of %d x %d x %d", shape->m, shape->n,
+            shape->k);
+    vt_lt_product_free(p);
+    return NULL;
+}
+
+void vt_lt_product_free(vt_lt_product *p)
+{
+    if (!p)
+        return;
+    if (p->desc)
+        p->lt->MatmulDescDestroy(p->desc);
+    cublasLtMatrixLayout_t layouts[] = {p->w, p->x, p->y};
+    for (int i = 0; i < 3; i++)
+        if (layouts[i])
+            p->lt->MatrixLayoutDestroy(layouts[i]);
+    vt_free(p);
+}
+
+/* Matrices begin at a row: what is known of their alignment is that of a row, 16 bytes at most. */
+static void tell_alignment(vt_lt *lt, cublasLtMatmulPreference_t preference, const vt_lt_shape *s)
+{
+    size_t in = (size_t)s->k * vt_dtype_bytes(s->x), out = (size_t)s->n * vt_dtype_bytes(s->y);
+    uint32_t a = in % 16 ? (uint32_t)(in & -in) : 16, c = out % 16 ? (uint32_t)(out & -out) : 16;
+    lt->MatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &a,
+                                     sizeof a);
+    lt->MatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &a,
+                                     sizeof a);
+    lt->MatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &c,
+                                     sizeof c);
+    lt->MatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &c,
+                                     sizeof c);
+}
+
+int vt_lt_algorithms(const vt_lt_product *p, size_t workspace, cublasLtMatmulAlgo_t *out, int most)
+{
+    enum { MOST = 32 };
+    cublasLtMatmulHeuristicResult_t found[MOST];
+    cublasLtMatmulPreference_t preference;
+    int count = 0, good = 0;
+    if (p->lt->MatmulPreferenceCreate(&preference) != CUBLAS_STATUS_SUCCESS)
+        return 0;
+    p->lt->MatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
+                                        &workspace, sizeof workspace);
+    tell_alignment(p->lt, preference, &p->shape);
+    if (p->lt->MatmulAlgoGetHeuristic(p->lt->handle, p->desc, p->w, p->x, p->y, p->y, preference,
+                                      most < MOST ? most : MOST, found,
+                                      &count) != CUBLAS_STATUS_SUCCESS)
+        count = 0;
+    for (int i = 0; i < count; i++)
+        if (found[i].state == CUBLAS_STATUS_SUCCESS)
+            out[good++] = found[i].algo;
+    p->lt->MatmulPreferenceDestroy(preference);
+    return good;
+}
+
+int vt_lt_run(vt_lt_product *p, const cublasLtMatmulAlgo_t *algo, void *y, const void *x,
+              const void *w, const void *bias, void *workspace, size_t workspace_bytes,
+              cudaStream_t stream)
+{
+    const float one = 1, beta = p->shape.add ? 1 : 0;
+    if (p->shape.bias && !set(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias))
+        return CUBLAS_STATUS_INVALID_VALUE;
+    return (int)p->lt->Matmul(p->lt->handle, p->desc, &one, w, p->w, x, p->x, &beta, y, p->y, y,
+                              p->y, algo, workspace, workspace_bytes, stream);
+}
+
+const char *vt_lt_reason(const vt_lt_product *p, int status)
+{
+    return p->lt->GetStatusString((cublasStatus_t)status);
+}

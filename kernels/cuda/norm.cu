@@ -1,0 +1,189 @@
+/* LayerNorm of rows: y = (x - mean) / sqrt(var + eps) * gamma + beta, over the columns of a token or
+ * over each head of q and k. A warp has a row; the row stays in registers, so that the mean comes
+ * first and then the mean of squared distances from it: no cancellation where |mean| is large.
+ * Sums are fp32. Bytes are the cost: each value is read and written once.
+ */
+#include "kernels/cuda/common.cuh"
+#include "kernels/cuda/kernels.h"
+
+static const int WARPS = 4; /* rows of a block */
+
+__device__ __forceinline__ float warp_sum(float v)
+{
+    for (int i = 16; i; i /= 2)
+        v += __shfl_xor_sync(0xffffffffu, v, i);
+    return v;
+}
+
+/* ---- four neighbours at a time ---- */
+
+__device__ __forceinline__ float4 load4(const float *p)
+{
+    return *reinterpret_cast<const float4 *>(p);
+}
+template <typename T> __device__ __forceinline__ float4 load4(const T *p)
+{
+    uint2 u = *reinterpret_cast<const uint2 *>(p);
+    const T *t = reinterpret_cast<const T *>(&u);
+    return make_float4(to_f32(t[0]), to_f32(t[1]), to_f32(t[2]), to_f32(t[3]));
+}
+__device__ __forceinline__ void store4(float *p, float4 v)
+{
+    *reinterpret_cast<float4 *>(p) = v;
+}
+template <typename T> __device__ __forceinline__ void store4(T *p, float4 v)
+{
+    *reinterpret_cast<uint2 *>(p) = make_uint2(pack2<T>(v.x, v.y), pack2<T>(v.z, v.w));
+}
+
+/* ---- rows whose width is a multiple of 4, VECS * 128 at most ---- */
+
+template <typename X, typename Y, int VECS>
+__global__ void __launch_bounds__(32 * WARPS)
+    norm_kernel(Y *y, const X *x, size_t rows, int cols, const float *gamma, const float *beta,
+                float eps)
+{
+    size_t row = (size_t)blockIdx.x * WARPS + threadIdx.x / 32;
+    int lane = threadIdx.x % 32, vecs = cols / 4;
+    float4 v[VECS];
+    float sum = 0, squares = 0;
+    after_previous();
+    let_next_start();
+    if (row >= rows)
+        return;
+    x += row * cols;
+#pragma unroll
+    for (int i = 0; i < VECS; i++) {
+        int at = lane + 32 * i;
+        v[i] = at < vecs ? load4(x + 4 * at) : make_float4(0, 0, 0, 0);
+        sum += (v[i].x + v[i].y) + (v[i].z + v[i].w);
+    }
+    float mean = warp_sum(sum) / cols;
+#pragma unroll
+    for (int i = 0; i < VECS; i++) {
+        if (lane + 32 * i >= vecs)
+            continue;
+        v[i].x -= mean, v[i].y -= mean, v[i].z -= mean, v[i].w -= mean;
+        squares += (v[i].x * v[i].x + v[i].y * v[i].y) + (v[i].z * v[i].z + v[i].w * v[i].w);
+    }
+    float scale = rsqrtf(warp_sum(squares) / cols + eps);
+    y += row * cols;
+#pragma unroll
+    for (int i = 0; i < VECS; i++) {
+        int at = lane + 32 * i;
+        if (at >= vecs)
+            continue;
+        float4 g = load4(gamma + 4 * at), b = load4(beta + 4 * at);
+        store4(y + 4 * at, make_float4(v[i].x * scale * g.x + b.x, v[i].y * scale * g.y + b.y,
+                                       v[i].z * scale * g.z + b.z, v[i].w * scale * g.w + b.w));
+    }
+}
+
+/* ---- any width: three passes over the row, value by value; y may be x ---- */
+
+template <typename X, typename Y>
+__device__ void norm_row(Y *y, const X *x, int cols, const float *gamma, const float *beta,
+                         float eps)
+{
+    int lane = threadIdx.x % 32;
+    float sum = 0, squares = 0;
+    for (int i = lane; i < cols; i += 32)
+        sum += to_f32(x[i]);
+    float mean = warp_sum(sum) / cols;
+    for (int i = lane; i < cols; i += 32) {
+        float d = to_f32(x[i]) - mean;
+        squares += d * d;
+    }
+    float scale = rsqrtf(warp_sum(squares) / cols + eps);
+    for (int i = lane; i < cols; i += 32)
+        y[i] = from_f32<Y>((to_f32(x[i]) - mean) * scale * gamma[i] + beta[i]);
+}
+
+template <typename X, typename Y>
+__global__ void __launch_bounds__(32 * WARPS)
+    norm_any_kernel(Y *y, const X *x, size_t rows, int cols, const float *gamma, const float *beta,
+                    float eps)
+{
+    size_t row = (size_t)blockIdx.x * WARPS + threadIdx.x / 32;
+    after_previous();
+    let_next_start();
+    if (row < rows)
+        norm_row(y + row * cols, x + row * cols, cols, gamma, beta, eps);
+}
+
+template <typename T>
+__global__ void __launch_bounds__(32 * WARPS)
+    qk_norm_kernel(T *qkv, size_t rows, int heads, int head_dim, const float *q_gamma,
+                   const float *q_beta, const float *k_gamma, const float *k_beta, float eps)
+{
+    size_t i = (size_t)blockIdx.x * WARPS + threadIdx.x / 32, row = i / (2 * heads);
+    int head = (int)(i % (2 * heads)); /* q's heads, then k's */
+    after_previous();
+    let_next_start();
+    if (row >= rows)
+        return;
+    T *p = qkv + row * 3 * heads * head_dim + (size_t)head * head_dim;
+    norm_row(p, p, head_dim, head < heads ? q_gamma : k_gamma, head < heads ? q_beta : k_beta, eps);
+}
+
+/* ---- launching ---- */
+
+static unsigned blocks_for(size_t rows)
+{
+    return (unsigned)((rows + WARPS - 1) / WARPS);
+}
+
+template <typename X, typename Y>
+static int norm(vt_mat y, vt_mat x, const float *gamma, const float *beta, float eps,
+                cudaStream_t stream)
+{
+    void (*kernel)(Y *, const X *, size_t, int, const float *, const float *, float) =
+        norm_any_kernel<X, Y>;
+    int vecs = x.cols % 4 ? 99 : (x.cols + 127) / 128;
+    if (vecs <= 3)
+        kernel = norm_kernel<X, Y, 3>;
+    else if (vecs <= 6)
+        kernel = norm_kernel<X, Y, 6>;
+    else if (vecs <= 8)
+        kernel = norm_kernel<X, Y, 8>;
+    else if (vecs <= 16)
+        kernel = norm_kernel<X, Y, 16>;
+    return launch(kernel, blocks_for(x.rows), 32 * WARPS, 0, stream, (Y *)y.p, (const X *)x.p,
+                  x.rows, x.cols, gamma, beta, eps);
+}
+
+extern "C" int vt_cuda_norm(vt_mat y, vt_mat x, const float *gamma, const float *beta, float eps,
+                            cudaStream_t stream)
+{
+    if (x.type == VT_F32 && y.type == VT_F32)
+        return norm<float, float>(y, x, gamma, beta, eps, stream);
+    if (x.type == VT_F32 && y.type == VT_F16)
+        return norm<float, __half>(y, x, gamma, beta, eps, stream);
+    if (x.type == VT_F32)
+        return norm<float, __nv_bfloat16>(y, x, gamma, beta, eps, stream);
+    if (x.type == VT_F16 && y.type == VT_F16)
+        return norm<__half, __half>(y, x, gamma, beta, eps, stream);
+    if (x.type == VT_F16)
+        return norm<__half, float>(y, x, gamma, beta, eps, stream);
+    if (y.type == VT_BF16)
+        return norm<__nv_bfloat16, __nv_bfloat16>(y, x, gamma, beta, eps, stream);
+    return norm<__nv_bfloat16, float>(y, x, gamma, beta, eps, stream);
+}
+
+template <typename T>
+static int qk_norm(vt_mat qkv, int heads, int head_dim, const float *q_gamma, const float *q_beta,
+                   const float *k_gamma, const float *k_beta, float eps, cudaStream_t stream)
+{
+    return launch(qk_norm_kernel<T>, blocks_for(qkv.rows * 2 * heads), 32 * WARPS, 0, stream,
+                  (T *)qkv.p, qkv.rows, heads, head_dim, q_gamma, q_beta, k_gamma, k_beta, eps);
+}
+
+extern "C" int vt_cuda_qk_norm(vt_mat qkv, int heads, int head_dim, const float *q_gamma,
+                               const float *q_beta, const float *k_gamma, const float *k_beta,
+                               float eps, cudaStream_t stream)
+{
+    auto run = qkv.type == VT_F32   ? qk_norm<float>
+               : qkv.type == VT_F16 ? qk_norm<__half>
+                                    : qk_norm<__nv_bfloat16>;
+    return run(qkv, heads, head_dim, q_gamma, q_beta, k_gamma, k_beta, eps, stream);
+}

@@ -1,0 +1,445 @@
+/* Every attention kernel of the CUDA back end that visits all keys computes masked softmax
+ * attention: against double precision, over token counts, head sizes, masks, types, lists of heads
+ * and numbers of images; into outputs and scratch full of NaN, with huge numbers behind the last
+ * token, and without writing elsewhere.
+ *
+ * Inputs are rounded to bfloat16, which makes them exact in all four types, so one oracle serves
+ * all. What remains of a 16-bit kernel's error is, per element of `out`, with u = 2^-11 (fp16, and
+ * tf32) or 2^-8 (bf16):
+ *   u |out|                  the result's rounding (not of tf32, whose result is fp32)
+ *   u sum_k w_k |v_k|        weights w are rounded before they meet the values, each by u at most;
+ *                            their sum is taken before
+ *   2^-25 tokens max |v|     fp16 only: weights below 2^-14 are rounded to multiples of 2^-24
+ * and what float arithmetic gives anyway: twice the plainest implementation's error, which is also
+ * all that fp32 may have. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <math.h>
+#include <cmocka.h>
+
+#include "kernels/cuda/kernels.h"
+#include "tests/oracle.h"
+
+enum { HEADS = 3, BEHIND = 200 /* rows of huge numbers behind the last token */ };
+
+/* ---- the kernels ---- */
+
+typedef struct {
+    const char *name;
+    bool (*serves)(const vt_cuda_attention *a, int capability);
+    int (*run)(const vt_cuda_attention *a, float *scores, cudaStream_t stream);
+} launcher;
+
+static bool serves_all(const vt_cuda_attention *a, int capability)
+{
+    return a && capability;
+}
+
+static bool serves_f32(const vt_cuda_attention *a, int capability)
+{
+    return a->type == VT_F32 && capability;
+}
+
+static int run_f32(const vt_cuda_attention *a, float *scores, cudaStream_t stream)
+{
+    (void)scores;
+    return vt_cuda_attend_f32(a, stream);
+}
+
+static int run_mma(const vt_cuda_attention *a, float *scores, cudaStream_t stream)
+{
+    (void)scores;
+    return vt_cuda_attend_mma(a, stream);
+}
+
+static const launcher launchers[] = {
+    {"reference", serves_all, vt_cuda_attend_reference},
+    {"f32", serves_f32, run_f32},
+    {"mma", vt_cuda_attend_mma_serves, run_mma},
+};
+
+/* ---- types ---- */
+
+typedef enum { FP32, TF32, FP16, BF16, TYPES } type;
+
+static const char *const type_name[TYPES] = {"fp32", "tf32", "fp16", "bf16"};
+
+static vt_dtype dtype_of(type t)
+{
+    return t == FP16 ? VT_F16 : t == BF16 ? VT_BF16 : VT_F32;
+}
+
+/* x is 0 or normal in fp16 and has at most eleven significant bits. */
+static uint16_t to_half(float x)
+{
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    uint32_t sign = u >> 16 & 0x8000;
+    return (uint16_t)(x == 0 ? sign : sign | (((u & 0x7fffffff) - (112u << 23)) >> 13));
+}
+
+static float from_half(uint16_t h)
+{
+    int exponent = h >> 10 & 31, fraction = h & 1023;
+    float x = exponent == 31  ? fraction ? NAN : INFINITY
+              : exponent == 0 ? ldexpf((float)fraction, -24)
+                              : ldexpf((float)(fraction + 1024), exponent - 25);
+    return h & 0x8000 ? -x : x;
+}
+
+static void to_type(void *to, const float *from, size_t n, type t)
+{
+    for (size_t i = 0; i < n; i++)
+        if (t == FP16)
+            ((uint16_t *)to)[i] = to_half(from[i]);
+        else if (t == BF16)
+            ((uint16_t *)to)[i] = vt_f32_to_bf16(from[i]);
+        else
+            ((float *)to)[i] = from[i];
+}
+
+static float from_type(const void *from, size_t i, type t)
+{
+    return t == FP16   ? from_half(((const uint16_t *)from)[i])
+           : t == BF16 ? vt_bf16_to_f32(((const uint16_t *)from)[i])
+                       : ((const float *)from)[i];
+}
+
+/* ---- masks ---- */
+
+typedef enum { M_NONE, M_FULL, M_EMPTY, M_SPARSE, M_HALF, M_HOLES, M_DIAGONAL, M_KINDS } kind;
+
+static const char *const mask_name[M_KINDS] = {"no mask", "full",  "empty",   "sparse",
+                                               "half",    "holes", "diagonal"};
+
+static bool *make_mask(int tokens, kind what)
+{
+    const float below[M_KINDS] = {[M_SPARSE] = -1.6f, [M_HALF] = 0, [M_HOLES] = -0.5f};
+    size_t n = (size_t)tokens;
+    bool *on = malloc(n * n * sizeof *on);
+    float *x = malloc(n * n * sizeof *x);
+    oracle_random(x, n * n, 1, (unsigned)(tokens + what));
+    for (size_t i = 0; i < n * n; i++) {
+        size_t q = i / n, k = i % n;
+        on[i] = what == M_NONE || what == M_FULL || (what != M_EMPTY && x[i] < below[what]);
+        if (what == M_HOLES) /* rows without keys, keys that nobody sees, a whole tile unseen */
+            on[i] = on[i] && q % 3 != 1 && k % 5 != 2 && (k < 64 || k >= 160);
+        if (what == M_DIAGONAL)
+            on[i] = q == k;
+    }
+    free(x);
+    return on;
+}
+
+static uint32_t *bits_of(const bool *on, int tokens, int *words)
+{
+    size_t n = (size_t)tokens;
+    *words = (tokens + 127) / 128 * 4;
+    uint32_t *bits = calloc(n * (size_t)*words, sizeof *bits);
+    for (size_t i = 0; i < n * n; i++)
+        if (on[i])
+            bits[i / n * (size_t)*words + i % n / 32] |= 1u << i % n % 32;
+    return bits;
+}
+
+/* ---- problems: `distinct` images, which a run may repeat ---- */
+
+typedef struct {
+    int tokens, head_dim, distinct;
+    kind what;
+    bool *on;
+    float *qkv;            /* [distinct * N, 3 * HEADS * head_dim] */
+    double *want, *spread; /* [distinct * N, HEADS * head_dim]; spread: of |v| instead of v */
+    double error;          /* of the plainest implementation in float */
+} problem;
+
+static void take_head(float *to, const problem *p, int image, int column)
+{
+    size_t d = (size_t)p->head_dim, n = (size_t)p->tokens, row = 3 * HEADS * d;
+    for (size_t t = 0; t < n; t++)
+        memcpy(to + t * d, p->qkv + ((size_t)image * n + t) * row + (size_t)column * d,
+               d * sizeof *to);
+}
+
+static double solve_head(problem *p, int image, int head)
+{
+    size_t n = (size_t)p->tokens, d = (size_t)p->head_dim;
+    float *q = malloc(4 * n * d * sizeof *q), *k = q + n * d, *v = k + n * d, *plain = v + n * d;
+    double *out = malloc(2 * n * d * sizeof *out), *spread = out + n * d;
+    take_head(q, p, image, head);
+    take_head(k, p, image, HEADS + head);
+    take_head(v, p, image, 2 * HEADS + head);
+    plain_attention(plain, q, k, v, p->on, p->tokens, p->head_dim, 1 / sqrtf((float)d));
+    oracle_attention(out, q, k, v, p->on, p->tokens, p->head_dim, 1 / sqrt((double)d));
+    for (size_t i = 0; i < n * d; i++)
+        v[i] = fabsf(v[i]);
+    oracle_attention(spread, q, k, v, p->on, p->tokens, p->head_dim, 1 / sqrt((double)d));
+    for (size_t t = 0; t < n; t++) {
+        size_t to = (((size_t)image * n + t) * HEADS + (size_t)head) * d;
+        memcpy(p->want + to, out + t * d, d * sizeof *out);
+        memcpy(p->spread + to, spread + t * d, d * sizeof *out);
+    }
+    double error = oracle_error(plain, out, n * d);
+    free(q);
+    free(out);
+    return error;
+}
+
+static problem make_problem(int tokens, int head_dim, kind what, int distinct, float size)
+{
+    problem p = {.tokens = tokens, .head_dim = head_dim, .distinct = distinct, .what = what};
+    size_t all = (size_t)distinct * (size_t)tokens * HEADS * (size_t)head_dim;
+    p.on = make_mask(tokens, what);
+    p.qkv = malloc(3 * all * sizeof *p.qkv);
+    p.want = malloc(all * sizeof *p.want);
+    p.spread = malloc(all * sizeof *p.spread);
+    oracle_random(p.qkv, 3 * all, size, (unsigned)(tokens * 1000 + head_dim));
+    oracle_round_bf16(p.qkv, 3 * all);
+    for (size_t i = 0; i < 3 * all; i++)
+        if (fabsf(p.qkv[i]) < 1e-4f) /* would not be normal in fp16 */
+            p.qkv[i] = 0;
+    double error = 0;
+#pragma omp parallel for reduction(max : error)
+    for (int i = 0; i < distinct * HEADS; i++)
+        error = fmax(error, solve_head(&p, i / HEADS, i % HEADS));
+    p.error = error;
+    return p;
+}
+
+static void free_problem(problem *p)
+{
+    free(p->on);
+    free(p->qkv);
+    free(p->want);
+    free(p->spread);
+}
+
+/* ---- running ---- */
+
+static void *on_device(const void *from, size_t bytes)
+{
+    void *p = NULL;
+    assert_int_equal(cudaMalloc(&p, bytes + 16), cudaSuccess);
+    if (from)
+        assert_int_equal(cudaMemcpy(p, from, bytes, cudaMemcpyHostToDevice), cudaSuccess);
+    else /* NaN in all types */
+        assert_int_equal(cudaMemset(p, 0xff, bytes), cudaSuccess);
+    return p;
+}
+
+/* qkv of `images` images, and behind them rows of 30000. */
+static void *make_qkv(const problem *p, type t, int images)
+{
+    size_t per_image = (size_t)p->tokens * 3 * HEADS * (size_t)p->head_dim;
+    size_t behind = BEHIND * 3 * HEADS * (size_t)p->head_dim, size = vt_dtype_bytes(dtype_of(t));
+    char *all = malloc(((size_t)images * per_image + behind) * size);
+    for (int i = 0; i < images; i++)
+        to_type(all + (size_t)i * per_image * size, p->qkv + (size_t)(i % p->distinct) * per_image,
+                per_image, t);
+    const float huge = 29952; /* 2^8 * 117 */
+    for (size_t i = 0; i < behind; i++)
+        to_type(all + ((size_t)images * per_image + i) * size, &huge, 1, t);
+    void *device = on_device(all, ((size_t)images * per_image + behind) * size);
+    free(all);
+    return device;
+}
+
+static double limit(const problem *p, type t, size_t at)
+{
+    double u = t == FP32   ? 0
+               : t == BF16 ? ldexp(1, -8)
+                           : ldexp(1, -11),
+           limit = 2 * p->error + 2e-7;
+    limit += u * p->spread[at] + (t == TF32 ? 0 : u * fabs(p->want[at]));
+    return limit + (t == FP16 ? ldexp(1, -25) * p->tokens * 10 : 0);
+}
+
+static bool listed(const vt_cuda_attention *a, const uint16_t *heads, int head)
+{
+    for (int i = 0; i < a->group_heads; i++)
+        if ((heads ? heads[i] : i) == head)
+            return true;
+    return false;
+}
+
+/* Everything that a run wrote, and that it wrote nothing else. */
+static void compare(const problem *p, const vt_cuda_attention *a, const uint16_t *heads,
+                    const char *out, type t, const char *name)
+{
+    size_t d = (size_t)p->head_dim, per_image = (size_t)p->tokens * HEADS * d;
+    size_t size = vt_dtype_bytes(a->type);
+    for (size_t i = 0; i < ((size_t)a->images * (size_t)p->tokens + BEHIND) * HEADS * d; i++) {
+        size_t image = i / per_image, at = image % (size_t)p->distinct * per_image + i % per_image;
+        if (image >= (size_t)a->images || !listed(a, heads, (int)(i / d % HEADS))) {
+            for (size_t b = 0; b < size; b++)
+                if ((uint8_t)out[i * size + b] != 0xff)
+                    fail_msg("%s wrote element %zu", name, i);
+            continue;
+        }
+        double error = fabs(from_type(out, i, t) - p->want[at]);
+        if (!(error <= limit(p, t, at)))
+            fail_msg("%s %s, %s: N %d, head_dim %d, images %d: [image %zu, row %zu, column %zu] is "
+                     "%g, must be %g (at most %g away)",
+                     name, type_name[t], mask_name[p->what], p->tokens, p->head_dim, a->images,
+                     image, i / (HEADS * d) % (size_t)p->tokens, i % (HEADS * d),
+                     (double)from_type(out, i, t), p->want[at], limit(p, t, at));
+    }
+}
+
+static int capability(void)
+{
+    int device = 0, major = 0, minor = 0;
+    cudaGetDevice(&device);
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+    return 10 * major + minor;
+}
+
+/* Every kernel that serves the type; heads: a list of group_heads of them, or NULL for all. */
+static void check_type(const problem *p, type t, int images, const uint16_t *heads, int group_heads)
+{
+    size_t rows = (size_t)images * (size_t)p->tokens, n = (size_t)p->tokens;
+    vt_cuda_attention a = {.type = dtype_of(t),
+                           .tf32 = t == TF32,
+                           .images = images,
+                           .tokens = p->tokens,
+                           .heads = HEADS,
+                           .head_dim = p->head_dim,
+                           .scale = 1 / sqrtf((float)p->head_dim),
+                           .group_heads = group_heads};
+    uint32_t *bits = bits_of(p->on, p->tokens, &a.words);
+    void *bits_d = on_device(bits, n * (size_t)a.words * sizeof *bits), *heads_d = NULL;
+    if (heads)
+        a.head = heads_d = on_device(heads, (size_t)group_heads * sizeof *heads);
+    a.bits = p->what == M_NONE ? NULL : bits_d;
+    a.qkv = make_qkv(p, t, images);
+    size_t out_bytes = (rows + BEHIND) * HEADS * (size_t)p->head_dim * vt_dtype_bytes(dtype_of(t));
+    char *out = malloc(out_bytes);
+    for (size_t i = 0; i < sizeof launchers / sizeof *launchers; i++) {
+        if (!launchers[i].serves(&a, capability()))
+            continue;
+        a.out = on_device(NULL, out_bytes);
+        float *scores =
+            on_device(NULL, (size_t)images * (size_t)group_heads * n * n * sizeof *scores);
+        assert_int_equal(launchers[i].run(&a, scores, 0), 0);
+        assert_int_equal(cudaDeviceSynchronize(), cudaSuccess);
+        assert_int_equal(cudaMemcpy(out, a.out, out_bytes, cudaMemcpyDeviceToHost), cudaSuccess);
+        compare(p, &a, heads, out, t, launchers[i].name);
+        cudaFree(a.out);
+        cudaFree(scores);
+    }
+    free(bits);
+    free(out);
+    cudaFree(bits_d);
+    cudaFree(heads_d);
+    cudaFree((void *)a.qkv);
+}
+
+static void check_all(int tokens, int head_dim, kind what, int images)
+{
+    problem p = make_problem(tokens, head_dim, what, images < 3 ? images : 3, 1.5f);
+    for (int t = 0; t < TYPES; t++)
+        check_type(&p, (type)t, images, NULL, HEADS);
+    free_problem(&p);
+}
+
+/* ---- the tests ---- */
+
+static bool have_device(void)
+{
+    int count = 0;
+    if (cudaGetDeviceCount(&count) == cudaSuccess && count > 0)
+        return true;
+    printf("SKIPPED: no CUDA device\n");
+    return false;
+}
+
+static void all_token_counts_and_masks_give_attention(void **state)
+{
+    (void)state;
+    if (!have_device())
+        skip();
+    const int tokens[] = {1, 2, 7, 16, 17, 63, 64, 65, 130, 197, 257, 577, 1025};
+    for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++)
+        for (int what = 0; what < M_KINDS; what++)
+            check_all(tokens[i], 64, (kind)what, tokens[i] < 200 ? 1 + what % 3 : 1);
+}
+
+static void all_head_dimensions_give_attention(void **state)
+{
+    (void)state;
+    if (!have_device())
+        skip();
+    const int dims[] = {1, 7, 8, 12, 16, 32, 48, 64, 72, 80, 88, 96, 104, 128, 200, 256, 1024};
+    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
+        check_all(130, dims[i], M_NONE, 2);
+        check_all(197, dims[i], M_HOLES, 1);
+    }
+}
+
+/* So many that other variants are chosen than for few. */
+static void many_images_give_attention(void **state)
+{
+    (void)state;
+    if (!have_device())
+        skip();
+    const int tokens[] = {17, 50, 64, 197, 257, 288, 577},
+              images[] = {150, 40, 100, 60, 40, 100, 25};
+    for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++)
+        for (int what = 0; what < M_KINDS; what += 2) {
+            problem p = make_problem(tokens[i], 64, (kind)what, 2, 1.5f);
+            check_type(&p, i % 2 ? FP16 : BF16, images[i], NULL, HEADS);
+            free_problem(&p);
+        }
+}
+
+static void only_listed_heads_are_written(void **state)
+{
+    (void)state;
+    if (!have_device())
+        skip();
+    const uint16_t one[] = {1}, two[] = {2, 0};
+    const int tokens[] = {50, 197, 300};
+    for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++)
+        for (int d = 32; d <= 128; d *= 2) {
+            problem p = make_problem(tokens[i], d, M_HALF, 2, 1.5f);
+            for (int t = 0; t < TYPES; t++) {
+                check_type(&p, (type)t, 2, one, 1);
+                check_type(&p, (type)t, 3, two, 2);
+            }
+            free_problem(&p);
+        }
+    problem p = make_problem(197, 64, M_HOLES, 2, 1.5f);
+    check_type(&p, FP16, 60, two, 2);
+    free_problem(&p);
+}
+
+/* Scores far apart, which grow along a row: weights underflow to 0, maxima rise, nothing is NaN. */
+static void huge_scores_give_attention(void **state)
+{
+    (void)state;
+    if (!have_device())
+        skip();
+    for (int what = 0; what < M_KINDS; what++) {
+        problem p = make_problem(300, 64, (kind)what, 1, 12);
+        for (int t = 0; t < TYPES; t++)
+            check_type(&p, (type)t, 1, NULL, HEADS);
+        free_problem(&p);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(all_token_counts_and_masks_give_attention),
+        cmocka_unit_test(all_head_dimensions_give_attention),
+        cmocka_unit_test(many_images_give_attention),
+        cmocka_unit_test(only_listed_heads_are_written),
+        cmocka_unit_test(huge_scores_give_attention),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
