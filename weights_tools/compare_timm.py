@@ -3,14 +3,18 @@
 
     compare_timm.py --models vit_base_patch16_224,deit3_small_patch16_224 --image cat.png
     compare_timm.py --models vit_small_patch16_224 --mask-config masks.json --image cat.png
+    compare_timm.py --models vit_base_patch16_224 --device cuda --dtype fp16
 
 For each model: timm builds it, every parameter is drawn anew, export_timm.py writes it, vitrun runs
 it on the image (unmasked, and under each mask configuration), and timm computes the same in
 float64. Prints a line a case: the largest difference of a logit, relative to the largest logit.
-Exit status 1 if one is over --allowed, or if vitrun fails. Random patterns are vitrun's own:
+Exit status 1 if one is over --allowed, or if vitrun fails. On a GPU the dense case is judged by
+PyTorch in the same type, on the same GPU, over --images random pictures: vitrun's root mean square
+distance from float64 must be at most 1.05 times PyTorch's. Random patterns are vitrun's own:
 compare them as files, written by `vitrun mask --save`. Needs torch, timm, numpy, Pillow, safetensors.
 """
 import argparse
+import copy
 import json
 import os
 import subprocess
@@ -55,6 +59,36 @@ def timm_logits(model, pixels, config):
         return model(pixels)[0].numpy()
 
 
+KINDS = {'fp32': torch.float32, 'tf32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+
+
+@torch.no_grad()
+def beside_pytorch(name, model, weights, transformed, args, folder):
+    """Both engines' distances from float64 over several pictures; returns whether vitrun's is too far."""
+    kind = KINDS[args.dtype]
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.dtype == 'tf32'
+    pictures, pixels = [], []
+    for i in range(args.images):
+        pictures.append(os.path.join(folder, f'{i}.png'))
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (256, 256, 3), dtype=np.uint8)).resize(
+            (300, 280), Image.Resampling.BICUBIC).save(pictures[-1])
+        pixels.append(transformed(Image.open(pictures[-1])))
+    pixels = torch.stack(pixels)
+    exact = copy.deepcopy(model).cuda().double()(pixels.double().cuda()).cpu().numpy()
+    theirs = model.cuda().to(kind)(pixels.to(kind).cuda()).double().cpu().numpy()
+    command = [args.vitrun, '--weights', weights, '--json', '--logits', '--dtype', args.dtype, '--device', args.device]
+    done = subprocess.run([*command, *args.option, *pictures], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f'exit status {done.returncode}: {done.stderr.strip()}')
+    ours = np.array([r['logits'] for r in json.loads(done.stdout)['results']])
+    far = [(np.sqrt(np.square(x - exact).mean()) / np.abs(exact).max(), np.abs(x - exact).max() / np.abs(exact).max())
+           for x in (ours, theirs)]
+    good = far[0][0] <= 1.05 * far[1][0]
+    print(f'{name:44} {args.dtype} from float64, rms (max): vitrun {far[0][0]:.2e} ({far[0][1]:.2e})  PyTorch '
+          f'{far[1][0]:.2e} ({far[1][1]:.2e})  {"ok" if good else "TOO FAR"}', flush=True)
+    return not good
+
+
 def compare(name, args, folder):
     """Prints the cases of one model; returns the number that failed."""
     model = timm.create_model(name).eval()
@@ -63,10 +97,13 @@ def compare(name, args, folder):
     export(model, weights)
     with safe_open(weights, 'pt') as file:
         cfg = json.loads(file.metadata()['vitrun.config'])['pretrained_cfg']
-    model = model.double()
     picture = Image.open(args.image).convert('L' if model.in_chans == 1 else 'RGB')
-    pixels = transform(cfg, model.patch_embed.img_size)(picture).double()[None]
+    transformed = transform(cfg, model.patch_embed.img_size)
     failed = 0
+    if args.device != 'cpu' and not args.mask_config:
+        return int(beside_pytorch(name, model, weights, transformed, args, folder))
+    model = model.double()
+    pixels = transformed(picture).double()[None]
     for config in [None, *args.mask_config]:
         expected = timm_logits(model, pixels, config)
         case = f'{name:44} {os.path.basename(config) if config else "dense":24}'
@@ -93,6 +130,7 @@ def main():
                         help='compare under these masks too; may be repeated')
     parser.add_argument('--allowed', type=float, default=1e-4, help='default: %(default)s')
     parser.add_argument('--dtype', default='fp32')
+    parser.add_argument('--images', type=int, default=8, help='pictures of a comparison on a GPU (default: %(default)s)')
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--option', action='append', default=[], metavar='OPTION',
                         help='one more argument for vitrun, as in --option=--kernel=sparse')
