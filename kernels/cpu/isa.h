@@ -19,7 +19,9 @@ typedef struct {
 
 enum {
     VT_KEY_BLOCK = 8,   /* panels of 16 keys between two updates of the softmax */
-    VT_QUERY_GROUPS = 4 /* of 16 queries, that share a block of keys while it is in cache */
+    VT_QUERY_ROWS = 24, /* query rows taken together: whole register tiles, of 6 rows or of 8 */
+    VT_SCORE_ROWS = 32, /* rows of scores in scratch: those, in whole vectors */
+    VT_QUERY_BLOCKS = 4 /* of so many rows, that share a block of keys while it is in cache */
 };
 
 /* Head dimensions are padded to this in scratch: a multiple of every vector. */
@@ -31,7 +33,8 @@ static inline size_t vt_attn_padded(int head_dim)
 static inline size_t vt_attend_panels_floats(int groups, int head_dim)
 {
     size_t d = vt_attn_padded(head_dim), keys = (size_t)groups * VT_TILE;
-    return 2 * keys * d + keys + VT_TILE * (VT_QUERY_GROUPS * 2 * d + VT_KEY_BLOCK * VT_TILE);
+    size_t queries = (size_t)VT_QUERY_BLOCKS * VT_QUERY_ROWS * 2 * d; /* Q and O */
+    return 2 * keys * d + keys + VT_SCORE_ROWS * VT_KEY_BLOCK * VT_TILE + queries;
 }
 
 static inline size_t vt_attend_rows_floats(int tokens, int head_dim)

@@ -1,18 +1,18 @@
-/* `dense` and `tiles`: one routine that walks a list of panels of 16 keys for 16 query slots.
+/* `dense` and `tiles`: one routine that walks a list of panels of 16 keys for some query rows.
  *
  * Layout in scratch, for one head of one image:
  *   K  [groups][head_dim][16]           a panel is a group of 16 key slots, transposed
  *   V  [blocks][groups * 16][width]     columns in blocks of two vectors (the last may be one)
- *   Q  [head_dim][16]                   the group's real query rows
- *   S  [16][128], O [16][padded]        scores of 8 panels; the output so far
- * with Q and O for a few query groups, which dense takes together (VT_QUERY_GROUPS). Slots follow
- * the tile layout's token order (tiles) or the natural one (dense). Padding slots are zeros in K
- * and V and masked in S; rows that are padding are not computed at all.
+ *   Q  [head_dim][rows]                 query rows taken together: 16 slots' (tiles), 24 (dense)
+ *   S  [rows][128], O [rows][padded]    scores of 8 panels; the output so far
+ * with Q and O for a few blocks of queries, which dense takes together (VT_QUERY_BLOCKS). Slots
+ * follow the tile layout's token order (tiles) or the natural one (dense). Padding slots are zeros
+ * in K and V and masked in S; rows that are padding are not computed at all.
  *
  * For each block of 8 panels: S = Q K^T in register tiles of some rows x 2 vectors, the mask
  * (-inf), the row maximum, P = 2^((S - max) scale log2 e), O = O 2^((old max - max) scale log2 e)
- * + P V. The result of a query group does not depend on which thread computes it, or on how the
- * groups were shared out. */
+ * + P V. The result of a row does not depend on which thread computes it, or on which rows are
+ * taken with it. */
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/isa_vec.h"
 
@@ -26,31 +26,34 @@ enum {
 #else
     ROWS = 6, /* 6 x 2 of 16 */
 #endif
+    QUERIES = VT_QUERY_ROWS,
+    SLOTS = (QUERIES + VL - 1) / VL * VL
 };
 
 typedef struct {
     const vt_attn_item *it;
     int groups, dims; /* key groups; head_dim rounded up to whole vectors */
+    int step;         /* query rows taken together, the length of a row of Q */
     float scale;      /* of scores, times log2(e): the exponential is a power of 2 */
     float *k, *v, *s;
     uint16_t *valid; /* [groups] bit j: key slot j is a token */
 } work;
 
-/* A group of 16 query slots in progress: its real rows, moved together. */
+/* Query rows in progress: those of some slots that are tokens, moved together. */
 typedef struct {
     int rows;
-    int token[VT_TILE], slot[VT_TILE]; /* of each row: its token; its slot in the group */
+    int token[QUERIES], slot[QUERIES]; /* of each row: its token; its slot of 16 */
     float *q, *o;
-    float max[VT_TILE], decay[VT_TILE];
-    float sum[VT_TILE * VL]; /* a row's in VL parts */
+    float max[SLOTS], decay[SLOTS];
+    float sum[QUERIES * VL]; /* a row's in VL parts */
 } queries;
 
 /* A block of panels: which, and the mask of those that need one. */
 typedef struct {
-    int count;
+    int count, keys; /* keys: slots up to the last that may be a token */
     uint32_t group[VT_KEY_BLOCK];
     bool masked[VT_KEY_BLOCK];
-    uint16_t mask[VT_KEY_BLOCK][VT_TILE]; /* [panel][row] */
+    uint16_t mask[VT_KEY_BLOCK][QUERIES]; /* [panel][row] */
 } block;
 
 /* ---- packing ---- */
@@ -61,12 +64,12 @@ VT_INLINE v4 four(const void *base, vt_dtype type, size_t at)
                           : v4_load_bf16((const uint16_t *)base + at);
 }
 
-/* to [head_dim][16] = transpose of 16 tokens' rows of `base`; absent tokens are 0. */
-VT_INLINE void transpose_tokens(float *to, const vt_attn_item *it, const void *base,
-                                const int *token, vt_dtype type)
+/* to [head_dim][stride] = transpose of `count` tokens' rows, in fours; absent tokens are 0. */
+VT_INLINE void transpose_tokens(float *to, int stride, const vt_attn_item *it, const void *base,
+                                const int *token, int count, vt_dtype type)
 {
     int d = it->head_dim;
-    for (int j = 0; j < VT_TILE; j += 4) {
+    for (int j = 0; j < count; j += 4, to += 4) {
         size_t at[4];
         bool all = true;
         for (int l = 0; l < 4; l++) {
@@ -81,14 +84,14 @@ VT_INLINE void transpose_tokens(float *to, const vt_attn_item *it, const void *b
             v4 e = four(base, type, at[3] + (size_t)i);
             v4 ab0 = V4_PICK(a, b, 0, 4, 1, 5), ab1 = V4_PICK(a, b, 2, 6, 3, 7);
             v4 ce0 = V4_PICK(c, e, 0, 4, 1, 5), ce1 = V4_PICK(c, e, 2, 6, 3, 7);
-            v4_store(to + i * VT_TILE + j, V4_PICK(ab0, ce0, 0, 1, 4, 5));
-            v4_store(to + (i + 1) * VT_TILE + j, V4_PICK(ab0, ce0, 2, 3, 6, 7));
-            v4_store(to + (i + 2) * VT_TILE + j, V4_PICK(ab1, ce1, 0, 1, 4, 5));
-            v4_store(to + (i + 3) * VT_TILE + j, V4_PICK(ab1, ce1, 2, 3, 6, 7));
+            v4_store(to + i * stride, V4_PICK(ab0, ce0, 0, 1, 4, 5));
+            v4_store(to + (i + 1) * stride, V4_PICK(ab0, ce0, 2, 3, 6, 7));
+            v4_store(to + (i + 2) * stride, V4_PICK(ab1, ce1, 0, 1, 4, 5));
+            v4_store(to + (i + 3) * stride, V4_PICK(ab1, ce1, 2, 3, 6, 7));
         }
         for (; i < d; i++)
             for (int l = 0; l < 4; l++)
-                to[i * VT_TILE + j + l] = token[j + l] < 0 ? 0 : get1(base, type, (long)at[l] + i);
+                to[i * stride + l] = token[j + l] < 0 ? 0 : get1(base, type, (long)at[l] + i);
     }
 }
 
@@ -121,15 +124,18 @@ VT_INLINE void pack_value(const work *w, size_t slot, int token, vt_dtype type)
     }
 }
 
+/* The token of a slot; negative: padding. */
+VT_INLINE int token_of(const vt_attn_item *it, int slot)
+{
+    if (it->group->kernel == VT_ATTN_TILES)
+        return it->group->tiles->token[slot];
+    return slot < it->tokens ? slot : -1;
+}
+
 VT_INLINE void tokens_of_group(const vt_attn_item *it, int group, int *token)
 {
-    for (int j = 0; j < VT_TILE; j++) {
-        int slot = group * VT_TILE + j;
-        if (it->group->kernel == VT_ATTN_TILES)
-            token[j] = it->group->tiles->token[slot];
-        else
-            token[j] = slot < it->tokens ? slot : -1;
-    }
+    for (int j = 0; j < VT_TILE; j++)
+        token[j] = token_of(it, group * VT_TILE + j);
 }
 
 /* Rows of tokens lie far apart in qkv, where the machine's own prefetcher does not follow. */
@@ -156,7 +162,7 @@ VT_INLINE void pack_group(work *w, int group, vt_dtype type)
     fetch_group(w, group + 1);
     tokens_of_group(it, group, token);
     float *k = w->k + (size_t)group * VT_TILE * (size_t)it->head_dim;
-    transpose_tokens(k, it, it->k, token, type);
+    transpose_tokens(k, VT_TILE, it, it->k, token, VT_TILE, type);
     w->valid[group] = 0;
     for (int j = 0; j < VT_TILE; j++) {
         w->valid[group] |= (uint16_t)((token[j] >= 0) << j);
@@ -174,48 +180,48 @@ static void pack(work *w)
             pack_group(w, g, VT_BF16);
 }
 
-/* The group's real rows, moved together. */
-static void load_queries(const work *w, queries *y, int group)
+/* The rows of slots first .. last. */
+static void load_queries(const work *w, queries *y, int first, int last)
 {
     const vt_attn_item *it = w->it;
-    int token[VT_TILE];
-    tokens_of_group(it, group, token);
     y->rows = 0;
-    for (int j = 0; j < VT_TILE; j++)
-        if (token[j] >= 0) {
-            y->token[y->rows] = token[j];
-            y->slot[y->rows++] = j;
+    for (int slot = first; slot < last; slot++)
+        if (token_of(it, slot) >= 0) {
+            y->token[y->rows] = token_of(it, slot);
+            y->slot[y->rows++] = slot % VT_TILE;
         }
-    for (int r = y->rows; r < VT_TILE; r++)
+    for (int r = y->rows; r < QUERIES; r++)
         y->token[r] = -1;
     if (it->type == VT_F32)
-        transpose_tokens(y->q, it, it->q, y->token, VT_F32);
+        transpose_tokens(y->q, w->step, it, it->q, y->token, y->rows, VT_F32);
     else
-        transpose_tokens(y->q, it, it->q, y->token, VT_BF16);
-    for (int r = 0; r < VT_TILE; r++)
+        transpose_tokens(y->q, w->step, it, it->q, y->token, y->rows, VT_BF16);
+    for (int r = 0; r < SLOTS; r++)
         y->max[r] = -INFINITY;
     memset(y->sum, 0, sizeof y->sum);
-    memset(y->o, 0, VT_TILE * (size_t)w->dims * sizeof *y->o);
+    memset(y->o, 0, (size_t)y->rows * (size_t)w->dims * sizeof *y->o);
 }
 
 /* ---- register tiles ---- */
 
 /* s [rows][COLS] = Q K^T for `rows` rows and `vectors` (1 or 2) vectors of keys at k0 and k1, both
- * with rows of 16 floats. rows and vectors are constants where this is inlined. */
-VT_INLINE void score_tile(int rows, int vectors, const float *q, const float *k0, const float *k1,
-                          int d, float *s0, float *s1)
+ * with rows of 16 floats; Q has rows of `step`. rows and vectors are constants where this is
+ * inlined. */
+VT_INLINE void score_tile(int rows, int vectors, const float *q, int step, const float *k0,
+                          const float *k1, int d, float *s0, float *s1)
 {
     vf a[ROWS], b[ROWS];
     V_UNROLL
     for (int r = 0; r < rows; r++)
         a[r] = b[r] = (vf){0};
-    for (int i = 0; i < d; i++) {
-        vf x = v_load(k0 + (size_t)i * VT_TILE), y = x;
+    V_UNROLL_4
+    for (int i = 0; i < d; i++, q += step, k0 += VT_TILE, k1 += VT_TILE) {
+        vf x = v_load(k0), y = x;
         if (vectors == 2)
-            y = v_load(k1 + (size_t)i * VT_TILE);
+            y = v_load(k1);
         V_UNROLL
         for (int r = 0; r < rows; r++) {
-            vf f = v_splat(q[(size_t)i * VT_TILE + (size_t)r]);
+            vf f = v_splat(q[r]);
             a[r] += f * x;
             if (vectors == 2)
                 b[r] += f * y;
@@ -241,9 +247,11 @@ VT_INLINE void product_tile(int rows, int vectors, const float *p, const float *
         a[r] = v_load(o + (size_t)r * stride) * f;
         b[r] = vectors == 2 ? v_load(o + (size_t)r * stride + VL) * f : f;
     }
-    for (int n = 0; n < bl->count; n++, p += VT_TILE) {
+    for (int n = 0, left = bl->keys; n < bl->count; n++, p += VT_TILE, left -= VT_TILE) {
         const float *panel = v + (size_t)bl->group[n] * VT_TILE * (size_t)vectors * VL;
-        for (int k = 0; k < VT_TILE; k++, panel += vectors * VL) {
+        int end = left < VT_TILE ? left : VT_TILE;
+        V_UNROLL_4
+        for (int k = 0; k < end; k++, panel += vectors * VL) {
             vf x = v_load(panel), y = x;
             if (vectors == 2)
                 y = v_load(panel + VL);
@@ -299,11 +307,11 @@ VT_INLINE void product_tile(int rows, int vectors, const float *p, const float *
         MORE_ROWS(TILE)                                                                            \
     }
 
-static void score_rows(int rows, int vectors, const float *q, const float *k0, const float *k1,
-                       int d, float *s0, float *s1)
+static void score_rows(int rows, int vectors, const float *q, int step, const float *k0,
+                       const float *k1, int d, float *s0, float *s1)
 {
-#define PAIR_OF(n) score_tile(n, 2, q, k0, k1, d, s0, s1)
-#define ONE_OF(n)  score_tile(n, 1, q, k0, k1, d, s0, s1)
+#define PAIR_OF(n) score_tile(n, 2, q, step, k0, k1, d, s0, s1)
+#define ONE_OF(n)  score_tile(n, 1, q, step, k0, k1, d, s0, s1)
     if (vectors == 2)
         FOR_ROWS(rows, PAIR_OF)
     else
@@ -328,9 +336,9 @@ static void product_rows(int rows, int vectors, const float *p, const float *v, 
 /* ---- a block of panels ---- */
 
 /* Columns c .. c + PAIR of S: within one panel, or, where a vector is a whole panel, two panels. */
-static void scores(const work *w, const queries *y, const block *bl)
+static void scores(const work *w, const queries *y, const block *bl, int cols)
 {
-    int d = w->it->head_dim, cols = bl->count * VT_TILE;
+    int d = w->it->head_dim;
     for (int c = 0; c < cols; c += PAIR) {
         const float *key[2];
         int vectors = c + VL < cols ? 2 : 1;
@@ -342,7 +350,7 @@ static void scores(const work *w, const queries *y, const block *bl)
         for (int r = 0; r < y->rows; r += ROWS) {
             int rows = y->rows - r < ROWS ? y->rows - r : ROWS;
             float *s = w->s + r * COLS + c;
-            score_rows(rows, vectors, y->q + r, key[0], key[vectors - 1], d, s, s + VL);
+            score_rows(rows, vectors, y->q + r, w->step, key[0], key[vectors - 1], d, s, s + VL);
         }
     }
 }
@@ -358,18 +366,19 @@ static void apply_mask(float *s, uint16_t bits)
     }
 }
 
-/* The greatest score of each row of S in this block; -inf for rows that are not there. */
+/* The greatest score of each row of S in this block; VL rows at a time, any rows after the last. */
 static void row_maxima(const work *w, const queries *y, int cols, float *top)
 {
-    for (int r0 = 0; r0 < VT_TILE; r0 += VL) {
+    for (int r0 = 0; r0 < y->rows; r0 += VL) {
+        const float *s = w->s + r0 * COLS;
         vf a[VL];
         V_UNROLL
-        for (int r = 0; r < VL; r++) {
-            const float *s = w->s + (r0 + r) * COLS;
-            a[r] = v_splat(-INFINITY);
-            for (int c = 0; r0 + r < y->rows && c < cols; c += VL)
-                a[r] = v_max(v_load(s + c), a[r]);
-        }
+        for (int r = 0; r < VL; r++)
+            a[r] = v_load(s + r * COLS);
+        for (int c = VL; c < cols; c += VL)
+            V_UNROLL
+        for (int r = 0; r < VL; r++)
+            a[r] = v_max(v_load(s + r * COLS + c), a[r]);
         v_store(top + r0, v_reduce_each(a, false));
     }
 }
@@ -379,10 +388,10 @@ static void row_maxima(const work *w, const queries *y, int cols, float *top)
  * that is 0, and nothing is ever infinity - infinity. */
 static void soften(const work *w, queries *y, int cols)
 {
-    float top[VT_TILE], base[VT_TILE];
+    float top[SLOTS], base[SLOTS];
     vf scale = v_splat(w->scale);
     row_maxima(w, y, cols, top);
-    for (int r = 0; r < VT_TILE; r += VL) {
+    for (int r = 0; r < y->rows; r += VL) {
         vf old = v_load(y->max + r), max = v_max(v_load(top + r), old);
         vf from = v_select(max == v_splat(-INFINITY), (vf){0}, max);
         v_store(y->max + r, max);
@@ -403,8 +412,8 @@ static void soften(const work *w, queries *y, int cols)
 
 static void one_block(const work *w, queries *y, const block *bl)
 {
-    int cols = bl->count * VT_TILE;
-    scores(w, y, bl);
+    int cols = (bl->keys + VL - 1) / VL * VL; /* of S */
+    scores(w, y, bl, cols);
     for (int p = 0; p < bl->count; p++)
         for (int r = 0; bl->masked[p] && r < y->rows; r++)
             apply_mask(w->s + r * COLS + p * VT_TILE, bl->mask[p][r]);
@@ -443,13 +452,15 @@ static void mask_padding(const work *w, const queries *y, block *bl, int p)
         bl->mask[p][r] = w->valid[bl->group[p]];
 }
 
-/* All panels, for several query groups: a block of panels serves them in turn while it is near. */
+/* All panels, for some blocks of queries: a block of panels serves them in turn while near. */
 static void all_panels(const work *w, queries *y, int count)
 {
     const vt_bitmap *map = w->it->group->bitmap;
     block bl;
     for (int g = 0; g < w->groups; g += bl.count) {
-        bl.count = w->groups - g < VT_KEY_BLOCK ? w->groups - g : VT_KEY_BLOCK;
+        int left = w->it->tokens - g * VT_TILE;
+        bl.keys = left < COLS ? left : COLS;
+        bl.count = (bl.keys + VT_TILE - 1) / VT_TILE;
         for (int i = 0; i < count; i++) {
             for (int p = 0; p < bl.count; p++) {
                 bl.group[p] = (uint32_t)(g + p);
@@ -471,6 +482,7 @@ static void listed_panels(const work *w, queries *y, int group)
     block bl;
     for (uint32_t i = t->start[group]; i < end; i += (uint32_t)bl.count) {
         bl.count = end - i < VT_KEY_BLOCK ? (int)(end - i) : VT_KEY_BLOCK;
+        bl.keys = bl.count * VT_TILE;
         for (int p = 0; p < bl.count; p++) {
             uint32_t tile = t->tile[i + (uint32_t)p];
             bl.group[p] = tile & ~(uint32_t)VT_TILE_FULL;
@@ -508,34 +520,51 @@ static void store_queries(const work *w, const queries *y)
             store_row(w, y, r, VT_BF16);
 }
 
+static void attend_dense(const work *w, queries *y)
+{
+    int last = w->it->last * VT_TILE;
+    last = last < w->it->tokens ? last : w->it->tokens;
+    for (int slot = w->it->first * VT_TILE; slot < last;) {
+        int count = 0;
+        for (; count < VT_QUERY_BLOCKS && slot < last; count++, slot += w->step)
+            load_queries(w, &y[count], slot, slot + w->step < last ? slot + w->step : last);
+        all_panels(w, y, count);
+        for (int i = 0; i < count; i++)
+            store_queries(w, &y[i]);
+    }
+}
+
+/* Lists differ from group to group. */
+static void attend_tiles(const work *w, queries *y)
+{
+    for (int g = w->it->first; g < w->it->last; g++) {
+        load_queries(w, y, g * VT_TILE, (g + 1) * VT_TILE);
+        listed_panels(w, y, g);
+        store_queries(w, y);
+    }
+}
+
 void VT_NAME(vt_attend_panels)(const vt_attn_item *it)
 {
     const float log2e = 1.44269504f;
     const vt_tiles *tiles = it->group->kernel == VT_ATTN_TILES ? it->group->tiles : NULL;
     size_t padded = vt_attn_padded(it->head_dim);
-    work w = {.it = it, .scale = it->scale * log2e};
-    queries y[VT_QUERY_GROUPS];
+    work w = {.it = it, .scale = it->scale * log2e, .step = tiles ? VT_TILE : QUERIES};
+    queries y[VT_QUERY_BLOCKS];
     w.groups = tiles ? tiles->groups : (it->tokens + VT_TILE - 1) / VT_TILE;
     w.dims = (it->head_dim + VL - 1) / VL * VL;
     w.k = it->scratch;
     w.v = w.k + (size_t)w.groups * VT_TILE * padded;
     w.s = w.v + (size_t)w.groups * VT_TILE * padded;
-    for (int i = 0; i < VT_QUERY_GROUPS; i++) {
-        y[i].q = w.s + VT_TILE * COLS + (size_t)i * VT_TILE * 2 * padded;
-        y[i].o = y[i].q + VT_TILE * padded;
+    float *next = w.s + VT_SCORE_ROWS * COLS;
+    for (int i = 0; i < VT_QUERY_BLOCKS; i++, next += QUERIES * 2 * padded) {
+        y[i].q = next;
+        y[i].o = next + QUERIES * padded;
     }
-    w.valid = (uint16_t *)(y[0].q + VT_QUERY_GROUPS * VT_TILE * 2 * padded);
+    w.valid = (uint16_t *)next;
     pack(&w);
-    int step = tiles ? 1 : VT_QUERY_GROUPS; /* lists differ from group to group */
-    for (int g = it->first; g < it->last; g += step) {
-        int count = it->last - g < step ? it->last - g : step;
-        for (int i = 0; i < count; i++)
-            load_queries(&w, &y[i], g + i);
-        if (tiles)
-            listed_panels(&w, y, g);
-        else
-            all_panels(&w, y, count);
-        for (int i = 0; i < count; i++)
-            store_queries(&w, &y[i]);
-    }
+    if (tiles)
+        attend_tiles(&w, y);
+    else
+        attend_dense(&w, y);
 }

@@ -2,10 +2,11 @@
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/isa_vec.h"
 
-/* 12 independent chains: enough for two pipes of five cycles. */
+/* 12 independent chains: enough for two pipes of five cycles. None may start where it would stay
+ * for ever, at y / (1 - x): the compiler would see that and drop it. */
 double VT_NAME(vt_fma_loop)(long steps)
 {
-    vf a[12], x = v_splat(0.5f), y = v_splat(1.0f);
+    vf a[12], x = v_splat(0.5f), y = v_splat(0.3f);
     V_UNROLL
     for (int i = 0; i < 12; i++)
         a[i] = v_splat((float)i);

@@ -19,11 +19,14 @@
 #define VT_PASTE(a, b)  VT_PASTE2(a, b)
 #define VT_NAME(f)      VT_PASTE(f, VT_ISA) /* f_avx2 and so on */
 
-/* Before loops over registers: arrays of vectors stay in registers only when fully unrolled. */
+/* Before loops over registers: arrays of vectors stay in registers only when fully unrolled.
+ * V_UNROLL_4: before a loop whose counting is worth sharing among four steps. */
 #if defined(__clang__)
-#define V_UNROLL _Pragma("clang loop unroll(full)")
+#define V_UNROLL   _Pragma("clang loop unroll(full)")
+#define V_UNROLL_4 _Pragma("clang loop unroll_count(4)")
 #else
-#define V_UNROLL _Pragma("GCC unroll 16")
+#define V_UNROLL   _Pragma("GCC unroll 16")
+#define V_UNROLL_4 _Pragma("GCC unroll 4")
 #endif
 
 #define VT_INLINE static inline __attribute__((always_inline))
