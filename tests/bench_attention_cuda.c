@@ -24,6 +24,7 @@ typedef struct {
 
 static const kernel kernels[] = {
     {"mma", VT_F16, false, vt_cuda_attend_mma},
+    {"wgmma", VT_F16, false, vt_cuda_attend_wgmma}, /* compute capability 9.0 only */
     {"f32", VT_F32, false, vt_cuda_attend_f32},
     {"tf32", VT_F32, true, vt_cuda_attend_f32},
 };
@@ -51,7 +52,7 @@ static unsigned next_random(unsigned *state)
 
 /* ---- inputs ---- */
 
-/* n elements between -2 and 2; fp16 from bits of its own: every exponent below 2. */
+/* n elements between -2 and 2. */
 static void *random_elements(size_t n, vt_dtype type)
 {
     size_t bytes = n * vt_dtype_bytes(type);

@@ -1,6 +1,6 @@
 /* The pieces of fused attention with mma.sync: fp16 or bf16 (m16n8k16), or fp32 rounded to tf32
  * (m16n8k8), sums in fp32; compute capability 8.0 and later. A warp has M groups of 16 query rows of
- * one head and sees the keys in tiles of 32 (or 16), which lie in shared memory with their values:
+ * one head and sees the keys in tiles of 32 which lie in shared memory with their values:
  *
  *   scores      s = q k^T                   queries in registers, keys through ldmatrix
  *   forbid      s = -inf where a bit is 0
@@ -384,7 +384,7 @@ __device__ __forceinline__ void weigh(float (&s)[M][NT][4], warp_state<T, D, M> 
 /* values: of the tile's first key. */
 template <typename T, int D, int M, int NT>
 __device__ __forceinline__ void add_values(warp_state<T, D, M> &st, const float (&p)[M][NT][4],
-                                        uint32_t values)
+                                           uint32_t values)
 {
     int lane = threadIdx.x % 32;
     uint32_t mine = values + rows_of<T, D>::at(lane % 16, lane / 16);
@@ -411,7 +411,7 @@ __device__ __forceinline__ void add_values(warp_state<T, D, M> &st, const float 
 
 template <int D, int M, int NT>
 __device__ __forceinline__ void add_values(warp_state<float, D, M> &st, const float (&p)[M][NT][4],
-                                        uint32_t values)
+                                           uint32_t values)
 {
     typedef rows_of<float, D> R;
     int lane = threadIdx.x % 32, column = lane / 4;
@@ -462,55 +462,36 @@ __device__ __forceinline__ void load_words(uint32_t (&on)[M][2], const vt_cuda_a
     }
 }
 
-/* The same of 32 keys from `key` on, a multiple of 16, the first `left` of them. */
+/* The words for keys `key` to `key` + 31: of the bitmap, or ones up to the last token. */
 template <int M>
-__device__ __forceinline__ void load_halves(uint32_t (&on)[M][2], const vt_cuda_attention &a,
-                                            int first, int key, int left)
+__device__ __forceinline__ void words_of(uint32_t (&on)[M][2], const vt_cuda_attention &a,
+                                         int first, int key)
 {
-    const uint16_t *bits = (const uint16_t *)a.bits + key / 16;
-    uint32_t last = left > 16 ? 0xffffffffu >> max(32 - left, 0) : 0xffffu >> (16 - left);
-#pragma unroll
-    for (int i = 0; i < 2 * M; i++) {
-        int row = first + 8 * i + (int)(threadIdx.x % 32) / 4;
-        const uint16_t *at = bits + (size_t)row * (2 * a.words);
-        bool valid = row < a.tokens;
-        uint32_t both = (valid ? at[0] : 0) | (valid && left > 16 ? (uint32_t)at[1] << 16 : 0);
-        on[i / 2][i % 2] = both & last;
+    if (a.bits) {
+        load_words<M>(on, a, first, key / 32);
+        return;
     }
-}
-
-/* All on, `left` keys before the last token. */
-template <int M> __device__ __forceinline__ void all_words(uint32_t (&on)[M][2], int left)
-{
+    int left = a.tokens - key;
 #pragma unroll
     for (int i = 0; i < 2 * M; i++)
-        on[i / 2][i % 2] = left < 32 ? (1u << left) - 1 : 0xffffffffu;
+        on[i / 2][i % 2] = left >= 32 ? 0xffffffffu : left > 0 ? (1u << left) - 1 : 0;
 }
 
-/* A tile of 32 keys, `left` of which (at least one) are tokens: not at all, without a test of bits,
- * or with one. */
-template <typename T, int D, int M, bool MASKED>
+/* A tile of 32 keys: not at all, without a test of bits, or with one. */
+template <typename T, int D, int M>
 __device__ __forceinline__ void visit(warp_state<T, D, M> &st, uint32_t keys, uint32_t values,
-                                      const uint32_t (&on)[M][2], int left, float scale)
+                                      const uint32_t (&on)[M][2], float scale)
 {
-    bool full = left >= 32;
-    if (MASKED) {
-        uint32_t some = 0, all = 0xffffffffu;
+    uint32_t some = 0, all = 0xffffffffu;
 #pragma unroll
-        for (int i = 0; i < 2 * M; i++) {
-            some |= on[i / 2][i % 2];
-            all &= on[i / 2][i % 2];
-        }
-        if (!__any_sync(0xffffffffu, some != 0))
-            return;
-        full = __all_sync(0xffffffffu, all == 0xffffffffu);
+    for (int i = 0; i < 2 * M; i++) {
+        some |= on[i / 2][i % 2];
+        all &= on[i / 2][i % 2];
     }
-    if (full)
+    if (__all_sync(0xffffffffu, all == 0xffffffffu))
         take_tile<T, D, M, 4, false>(st, keys, values, on, scale);
-    else if (left > 16)
+    else if (__any_sync(0xffffffffu, some != 0))
         take_tile<T, D, M, 4, true>(st, keys, values, on, scale);
-    else
-        take_tile<T, D, M, 2, true>(st, keys, values, on, scale);
 }
 
 /* ---- the end ---- */

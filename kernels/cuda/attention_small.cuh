@@ -4,8 +4,7 @@
 
 #include "kernels/cuda/kernels.h"
 
-bool attend_small_serves(const vt_cuda_attention *a, int capability);
-/* Each head's rows by `parts` blocks. */
-int attend_small(const vt_cuda_attention *a, int parts, cudaStream_t stream);
+extern "C" bool vt_cuda_attend_small_serves(const vt_cuda_attention *a, int capability);
+extern "C" int vt_cuda_attend_small(const vt_cuda_attention *a, cudaStream_t stream);
 
 #endif

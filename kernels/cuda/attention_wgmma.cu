@@ -2,8 +2,9 @@
  *
  * q, k and v are read where the product left them, in qkv [images * tokens, 3 * heads * head_dim],
  * through maps of three dimensions (column, token, image): rows past an image's last token come as
- * zeros, never as the next image's. One block per multiprocessor, which takes work items in the order
- * of head, image: blocks that run together share keys and values in the L2 cache.
+ * zeros, never as the next image's. There is a block per multiprocessor, and block b takes the work
+ * items b, b + blocks and so on in the order image, head, query tile: blocks that run together share
+ * keys and values in the L2 cache.
  */
 #include "kernels/cuda/attention_wgmma.cuh"
 #include "kernels/cuda/kernels.h"
@@ -37,7 +38,14 @@ template <typename C> static int run(const vt_cuda_attention *a, cudaStream_t st
     if (e)
         return e;
     const int rows = 64 * C::GROUPS;
-    wgmma_work w = {a->out, a->head, a->bits, a->words, a->tokens, a->heads, a->group_heads};
+    wgmma_work w = {};
+    w.out = a->out;
+    w.head = a->head;
+    w.bits = a->bits;
+    w.words = a->words;
+    w.tokens = a->tokens;
+    w.heads = a->heads;
+    w.group_heads = a->group_heads;
     w.tiles = (a->tokens + rows - 1) / rows;
     w.items = w.tiles * a->group_heads * a->images;
     w.to_log2 = a->scale * 1.44269504f;
@@ -47,12 +55,13 @@ template <typename C> static int run(const vt_cuda_attention *a, cudaStream_t st
 
 template <typename T> static int run_type(const vt_cuda_attention *a, cudaStream_t stream)
 {
-    return a->bits ? run<wgmma_config<T, 64, 3, 128, 3, true, false, 0>>(a, stream)
-                   : run<wgmma_config<T, 64, 3, 128, 3, false, false, 0>>(a, stream);
+    return a->bits ? run<wgmma_config<T, true>>(a, stream) : run<wgmma_config<T, false>>(a, stream);
 }
 
 extern "C" bool vt_cuda_attend_wgmma_serves(const vt_cuda_attention *a, int capability)
 {
+    if (a->bits && (int64_t)a->tokens * a->words > INT32_MAX)
+        return false;
     int64_t items = (int64_t)a->images * a->group_heads * ((a->tokens + 63) / 64);
     return capability == 90 && (a->type == VT_F16 || a->type == VT_BF16) && a->head_dim == 64 &&
            a->scale > 0 && a->tokens > 0 && items > 0 && items < INT32_MAX;

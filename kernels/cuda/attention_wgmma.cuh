@@ -1,21 +1,26 @@
-/* The kernel of attention_wgmma.cu: dense attention of a Hopper block, optionally under a bitmap.
+/* The kernel of attention_wgmma.cu: attention over all keys on Hopper, optionally under a bitmap.
  *
- * A work item is a tile of GROUPS * 64 queries of one head of one image; a block takes items one after
- * the other. Its last warpgroup copies (one thread of it does): each item's queries, then tiles of
- * KEYS keys and values through rings of STAGES tiles each. The other GROUPS warpgroups have 64 query
- * rows each and compute
+ * A work item is a tile of 3 * 64 queries of one head of one image; a block takes items one after the
+ * other. Its last warpgroup copies (one thread of it does): each item's queries, then tiles of 128
+ * keys and values through rings of STAGES tiles each. The other three warpgroups have 64 query rows
+ * each and compute
  *
  *   S = Q K^T        wgmma, both from shared memory, fp32 in registers
  *   P = 2^(c S - m)  c = scale * log2(e), m the row's maximum so far, times c
  *   O = O + P V      wgmma, P from registers, V's tile read along its other side
  *
  * with O rescaled when m grows. m may lag behind the true maximum by up to LAG: weights are then at
- * most 2^LAG, which fp16 holds, and O is hardly ever rescaled. The tensor cores and the units for 2^x
- * take equally long at head_dim 64, so products of one tile run while another's weights are computed.
+ * most 2^LAG, which fp16 holds, and O is hardly ever rescaled. At this head size the products and the
+ * powers take equally long, on different units: the warpgroups issue products in turns, so that those
+ * of one run while the others weigh, and a tile's O product runs while the next tile is weighed.
  *
  * The keys that do not fill a tile come first, in a tile of their own that is as narrow as they allow.
  * Columns at and beyond `tokens` are -inf before the maximum, as are pairs whose bit is off; a row
  * without any allowed key has m = -inf, and gives zeros.
+ *
+ * After any change here, or of the compiler, see whether ptxas says that "wgmma.mma_async instructions
+ * are serialized" (C7511, C7512): a consumer's registers are nearly all in use, small things tip it,
+ * and products that are serialised overlap with nothing.
  */
 #ifndef VT_CUDA_ATTENTION_WGMMA_CUH
 #define VT_CUDA_ATTENTION_WGMMA_CUH
@@ -32,17 +37,14 @@ typedef struct {
     float to_log2;    /* scale * log2(e) */
 } wgmma_work;
 
-template <typename Type, int HEAD_DIM, int GROUPS_, int KEYS_, int STAGES_, bool MASKED_,
-          bool AHEAD_, int POLY_, bool Q_IN_REGS_ = false, bool TURNS_ = false>
-struct wgmma_config {
+template <typename Type, bool MASKED_> struct wgmma_config {
     typedef Type T;
-    static constexpr int D = HEAD_DIM, GROUPS = GROUPS_, KEYS = KEYS_, STAGES = STAGES_;
-    static constexpr bool MASKED = MASKED_, AHEAD = AHEAD_;
-    static constexpr bool Q_IN_REGS = Q_IN_REGS_, TURNS = TURNS_;
-    static constexpr int POLY = POLY_; /* of 16 weights, so many by polynomial */
+    static constexpr bool MASKED = MASKED_;
+    static constexpr int D = 64; /* head_dim: a row is 128 bytes, as the swizzle has them */
+    static constexpr int GROUPS = 3, KEYS = 128, STAGES = 3;
     static constexpr int THREADS = 128 * (GROUPS + 1);
-    static constexpr int SLABS = (D + 63) / 64; /* of 64 columns, as the swizzle has them */
-    static constexpr int Q_BYTES = 64 * 128 * SLABS, KV_BYTES = KEYS * 128 * SLABS;
+    static constexpr int COPY_REGS = 24, REGS = 160; /* 65536 / THREADS at launch */
+    static constexpr int Q_BYTES = 64 * D * 2, KV_BYTES = KEYS * D * 2;
     static constexpr int PITCH = D + 8; /* of output rows in shared memory */
     static constexpr int OUT_BYTES = 64 * PITCH * 2;
     static constexpr int Q_AT = 0, K_AT = Q_AT + GROUPS * Q_BYTES;
@@ -51,8 +53,6 @@ struct wgmma_config {
     static constexpr int BARRIERS_AT = OUT_AT + GROUPS * OUT_BYTES;
     static constexpr int BARRIERS = 4 * STAGES + 2 * GROUPS;
     static constexpr int SHARED = BARRIERS_AT + 8 * BARRIERS + 1024; /* and to align */
-    static constexpr int COPY_REGS = 24;
-    static constexpr int REGS = GROUPS == 3 ? 160 : GROUPS == 2 ? 240 : 128;
 };
 
 #if VT_SM90A
@@ -141,14 +141,11 @@ template <typename C> __device__ __forceinline__ wgmma_item item_at(const wgmma_
 
 /* ---- copying ---- */
 
-template <typename C>
 __device__ __forceinline__ void copy_tile(const CUtensorMap *map, uint32_t to, uint32_t barrier,
                                           int bytes, int column, int row, int image)
 {
     barrier_expect(barrier, bytes);
-#pragma unroll
-    for (int slab = 0; slab < C::SLABS; slab++)
-        copy_box(to + slab * (bytes / C::SLABS), map, column + 64 * slab, row, image, barrier);
+    copy_box(to, map, column, row, image, barrier);
 }
 
 /* The block's one copying thread: keys lead values by a tile, as they are needed. */
@@ -167,22 +164,22 @@ __device__ void wgmma_copies(const CUtensorMap *map_q, const CUtensorMap *map_kv
         for (int g = 0; g < C::GROUPS && item.row + 64 * g < w.tokens; g++) {
             barrier_wait(sh.q_free(g), q_turns >> g & 1);
             q_turns ^= 1u << g;
-            copy_tile<C>(map_q, sh.q(g), sh.q_full(g), C::Q_BYTES, column, item.row + 64 * g,
-                         item.image);
+            copy_tile(map_q, sh.q(g), sh.q_full(g), C::Q_BYTES, column, item.row + 64 * g,
+                      item.image);
         }
         int row = ragged ? full * C::KEYS : 0, row_before = 0;
         for (int j = 0; j <= tiles; j++, n++) {
             int stage = stage_of<C::STAGES>(n);
             if (j < tiles) {
                 barrier_wait(sh.k_free(stage), turn_of<C::STAGES>(n) ^ 1);
-                copy_tile<C>(map_kv, sh.k(stage), sh.k_full(stage), C::KV_BYTES, width + column,
-                             row, item.image);
+                copy_tile(map_kv, sh.k(stage), sh.k_full(stage), C::KV_BYTES, width + column, row,
+                          item.image);
             }
             if (j > 0) {
                 stage = stage_of<C::STAGES>(n - 1);
                 barrier_wait(sh.v_free(stage), turn_of<C::STAGES>(n - 1) ^ 1);
-                copy_tile<C>(map_kv, sh.v(stage), sh.v_full(stage), C::KV_BYTES, 2 * width + column,
-                             row_before, item.image);
+                copy_tile(map_kv, sh.v(stage), sh.v_full(stage), C::KV_BYTES, 2 * width + column,
+                          row_before, item.image);
             }
             row_before = row;
             row = j == 0 && ragged ? 0 : row + C::KEYS;
@@ -201,17 +198,6 @@ __device__ __forceinline__ float exp2_unit(float x)
     return y;
 }
 
-/* 2^x by multiplications: 2^(x - n) with n = round(x) as a cubic, relative error 7.5e-5, then n added
- * to the exponent. Far below zero it stops at 2^-126. */
-__device__ __forceinline__ float exp2_cubic(float x)
-{
-    x = fmaxf(x, -126.0f);
-    float shifted = x + 12582912.0f; /* 1.5 * 2^23: n in the low bits */
-    float r = x - (shifted - 12582912.0f);
-    float y = fmaf(fmaf(fmaf(0.055171669f, r, 0.24261112f), r, 0.69326099f), r, 0.99992807f);
-    return __int_as_float(__float_as_int(y) + (__float_as_int(shifted) << 23));
-}
-
 __device__ __forceinline__ float quad_max(float x)
 {
     x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
@@ -228,7 +214,7 @@ __device__ __forceinline__ float quad_sum(float x)
 template <typename C> struct wgmma_rows {
     typedef typename C::T T;
     static constexpr int S = C::KEYS / 2; /* scores of a tile in this thread */
-    static constexpr int LAG = 8;
+    static constexpr int WORDS = C::KEYS / 32, LAG = 8;
 
     const wgmma_work &w;
     wgmma_shared<C> sh;
@@ -237,9 +223,14 @@ template <typename C> struct wgmma_rows {
     float max[2], sum[2];
     float out[C::D / 2];
     uint32_t p[C::KEYS / 4];
-    uint32_t q[C::Q_IN_REGS ? C::D / 4 : 1];
-    uint32_t bits[C::MASKED ? 2 * C::KEYS / 32 : 1]; /* of the next tile */
-    const uint32_t *bits_at[C::MASKED ? 2 : 1];
+    uint32_t bits[C::MASKED ? 2 * WORDS : 1]; /* of the rows, for a tile */
+    uint32_t bits_at[C::MASKED ? 2 : 1];      /* where the rows' begin, in words */
+
+    __device__ __forceinline__ wgmma_rows(const wgmma_work &work, wgmma_shared<C> shared, int which)
+        : w(work), sh(shared), group(which), lane(threadIdx.x % 32),
+          n(0), max{}, sum{}, out{}, p{}, bits{}, bits_at{}
+    {
+    }
 
     /* -- products -- */
 
@@ -250,14 +241,9 @@ template <typename C> struct wgmma_rows {
         barrier_wait(sh.k_full(stage), turn_of<C::STAGES>(n + LEAD));
         products_begin();
 #pragma unroll
-        for (int i = 0; i < C::D / 16; i++) {
-            uint64_t b = operand(sh.k(stage) + i / 4 * (C::KEYS * 128) + i % 4 * 32);
-            if constexpr (C::Q_IN_REGS)
-                product<WIDTH, T>::template left<0>(s, q + 4 * i, b, i > 0);
-            else
-                product<WIDTH, T>::both(s, operand(sh.q(group) + i / 4 * (64 * 128) + i % 4 * 32),
-                                        b, i > 0);
-        }
+        for (int i = 0; i < C::D / 16; i++)
+            product<WIDTH, T>::both(s, operand(sh.q(group) + i * 32), operand(sh.k(stage) + i * 32),
+                                    i > 0);
         products_commit();
     }
 
@@ -268,21 +254,18 @@ template <typename C> struct wgmma_rows {
         products_begin();
 #pragma unroll
         for (int i = 0; i < WIDTH / 16; i++)
-            product<C::D, T>::template left<1>(out, p + 4 * i,
-                                               operand(sh.v(stage) + i * 2048, C::KEYS * 128), 1);
+            product<C::D, T>::template left<1>(out, p + 4 * i, operand(sh.v(stage) + i * 2048), 1);
         products_commit();
     }
 
     /* The warpgroups issue their products in turns: then one's run while others weigh. */
     __device__ __forceinline__ void take_turn()
     {
-        if constexpr (C::TURNS)
-            named_wait(1 + group, 256);
+        named_wait(1 + group, 256);
     }
     __device__ __forceinline__ void give_turn()
     {
-        if constexpr (C::TURNS)
-            named_arrive(group + 1 < C::GROUPS ? 2 + group : 1, 256);
+        named_arrive((group + 1) % C::GROUPS + 1, 256);
     }
 
     __device__ __forceinline__ void release_scores(int lead)
@@ -303,22 +286,15 @@ template <typename C> struct wgmma_rows {
 
     __device__ __forceinline__ void load_bits(int key)
     {
-        constexpr int WORDS = C::KEYS / 32;
 #pragma unroll
-        for (int r = 0; r < 2; r++)
-            if constexpr (WORDS == 4) {
-                uint4 x = *reinterpret_cast<const uint4 *>(bits_at[r] + key / 32);
-                bits[4 * r] = x.x, bits[4 * r + 1] = x.y;
-                bits[4 * r + 2] = x.z, bits[4 * r + 3] = x.w;
-            } else if constexpr (WORDS == 2) {
-                uint2 x = *reinterpret_cast<const uint2 *>(bits_at[r] + key / 32);
-                bits[2 * r] = x.x, bits[2 * r + 1] = x.y;
-            }
+        for (int r = 0; r < 2; r++) {
+            uint4 x = *reinterpret_cast<const uint4 *>(w.bits + bits_at[r] + key / 32);
+            bits[4 * r] = x.x, bits[4 * r + 1] = x.y, bits[4 * r + 2] = x.z, bits[4 * r + 3] = x.w;
+        }
     }
 
     template <int WIDTH> __device__ __forceinline__ void apply_bits(float *s)
     {
-        constexpr int WORDS = C::KEYS / 32;
         bool all = true;
 #pragma unroll
         for (int i = 0; i < 2 * WORDS; i++)
@@ -377,32 +353,30 @@ template <typename C> struct wgmma_rows {
             out[i] *= shrink[i / 2 % 2];
     }
 
-    /* s = 2^(c s - m) of the scores FROM to TO, and into the sums. */
-    template <int FROM, int TO> __device__ __forceinline__ void weigh(float *s)
+    /* s = 2^(c s - m), and into the sums. */
+    template <int WIDTH> __device__ __forceinline__ void weigh(float *s)
     {
         float m[2];
 #pragma unroll
         for (int r = 0; r < 2; r++)
             m[r] = C::MASKED && max[r] == -INFINITY ? 0.0f : -max[r] * w.to_log2;
 #pragma unroll
-        for (int i = FROM; i < TO; i++) {
-            float x = fmaf(s[i], w.to_log2, m[i / 2 % 2]);
-            s[i] = i * C::POLY % 16 + C::POLY > 15 && C::POLY ? exp2_cubic(x) : exp2_unit(x);
-        }
+        for (int i = 0; i < WIDTH / 2; i++)
+            s[i] = exp2_unit(fmaf(s[i], w.to_log2, m[i / 2 % 2]));
 #pragma unroll
         for (int r = 0; r < 2; r++) {
-            float a = s[FROM + 2 * r], b = s[FROM + 2 * r + 1];
+            float a = s[2 * r], b = s[2 * r + 1];
 #pragma unroll
-            for (int i = FROM + 4; i < TO; i += 4)
+            for (int i = 4; i < WIDTH / 2; i += 4)
                 a += s[i + 2 * r], b += s[i + 2 * r + 1];
             sum[r] += a + b;
         }
     }
 
-    template <int FROM, int TO> __device__ __forceinline__ void pack(const float *s)
+    template <int WIDTH> __device__ __forceinline__ void pack(const float *s)
     {
 #pragma unroll
-        for (int i = FROM; i < TO; i += 2)
+        for (int i = 0; i < WIDTH / 2; i += 2)
             p[i / 2] = pack2<T>(s[i], s[i + 1]);
     }
 
@@ -422,8 +396,8 @@ template <typename C> struct wgmma_rows {
         else
             apply_bound<WIDTH>(s, keys);
         grow<WIDTH>(s, shrink); /* there is nothing to shrink */
-        weigh<0, WIDTH / 2>(s);
-        pack<0, WIDTH / 2>(s);
+        weigh<WIDTH>(s);
+        pack<WIDTH>(s);
         issue_values<WIDTH>();
         products_wait<0>();
         products_touch(out);
@@ -434,117 +408,65 @@ template <typename C> struct wgmma_rows {
     {
         if (keys <= 16)
             ragged<16>(keys);
-        else if (keys <= 32)
-            ragged<32>(keys);
-        else if (keys <= 80 && C::KEYS > 80)
-            ragged < C::KEYS<80 ? C::KEYS : 80>(keys);
+        else if (keys <= 64)
+            ragged<64>(keys);
         else
             ragged<C::KEYS>(keys);
     }
 
-    /* Weighs the tile whose scores are in s while the product of the weights before with their values
-     * runs, and that of the scores of the next tile, into `next`. */
-    template <bool FIRST, bool LAST>
-    __device__ __forceinline__ void step(float (&s)[S], float (&next)[S], int next_key)
+    /* The first full tile: its weights. */
+    __device__ __forceinline__ void first(float (&s)[S])
     {
-        float shrink[2];
-        if (!FIRST)
-            issue_values<C::KEYS>();
-        if (!LAST)
-            issue_scores<C::KEYS, FIRST ? 1 : 2>(next);
-        if constexpr (C::MASKED) {
-            apply_bits<C::KEYS>(s);
-            if (!LAST)
-                load_bits(next_key);
-        }
-        bool grew = grow<C::KEYS>(s, shrink);
-        weigh<0, S / 2>(s);
-        if (!FIRST || !LAST)
-            products_wait<0>();
-        if (!LAST) {
-            products_touch(next);
-            release_scores(FIRST ? 1 : 2);
-        }
-        if (!FIRST) {
-            products_touch(p);
-            products_touch(out);
-            release_values();
-        }
-        if (grew)
-            shrink_out(shrink);
-        pack<0, S / 2>(s);
-        weigh<S / 2, S>(s);
-        pack<S / 2, S>(s);
-    }
-
-    /* `tiles` full ones, with two sets of scores. */
-    __device__ __forceinline__ void sweep_ahead(int tiles)
-    {
-        float a[S], b[S];
-        issue_scores<C::KEYS, 0>(a);
-        products_wait<0>();
-        products_touch(a);
-        release_scores(0);
-        if (tiles == 1) {
-            step<true, true>(a, b, 0);
-        } else {
-            step<true, false>(a, b, C::KEYS);
-            int j = 1;
-            for (; j + 2 < tiles; j += 2) {
-                step<false, false>(b, a, (j + 1) * C::KEYS);
-                step<false, false>(a, b, (j + 2) * C::KEYS);
-            }
-            if (j + 1 < tiles) {
-                step<false, false>(b, a, (j + 1) * C::KEYS);
-                step<false, true>(a, b, 0);
-            } else {
-                step<false, true>(b, a, 0);
-            }
-        }
-        issue_values<C::KEYS>();
-    }
-
-    /* With one: a tile's scores are computed along with the product of the tile before. */
-    __device__ __forceinline__ void sweep_behind(int tiles)
-    {
-        float s[S];
         float shrink[2];
         take_turn();
         issue_scores<C::KEYS, 0>(s);
         give_turn();
+        if constexpr (C::MASKED)
+            load_bits(0);
         products_wait<0>();
         products_touch(s);
         release_scores(0);
-        if constexpr (C::MASKED) {
+        if constexpr (C::MASKED)
             apply_bits<C::KEYS>(s);
-            load_bits(tiles > 1 ? C::KEYS : 0);
-        }
         if (grow<C::KEYS>(s, shrink))
             shrink_out(shrink);
-        weigh<0, S>(s);
-        pack<0, S>(s);
-        for (int j = 1; j < tiles; j++) {
-            take_turn();
-            issue_scores<C::KEYS, 1>(s);
-            issue_values<C::KEYS>();
-            give_turn();
-            products_wait<1>();
-            products_touch(s);
-            release_scores(1);
-            if constexpr (C::MASKED) {
-                apply_bits<C::KEYS>(s);
-                load_bits(j + 1 < tiles ? (j + 1) * C::KEYS : 0);
-            }
-            bool grew = grow<C::KEYS>(s, shrink);
-            weigh<0, S>(s);
-            products_wait<0>();
-            products_touch(p);
-            products_touch(out);
-            release_values();
-            if (grew)
-                shrink_out(shrink);
-            pack<0, S>(s);
-        }
+        weigh<C::KEYS>(s);
+        pack<C::KEYS>(s);
+    }
+
+    /* The values of a tile, and the weights of the next, which begins at `key`. */
+    __device__ __forceinline__ void step(float (&s)[S], int key)
+    {
+        float shrink[2];
+        take_turn();
+        issue_scores<C::KEYS, 1>(s);
+        issue_values<C::KEYS>();
+        give_turn();
+        if constexpr (C::MASKED)
+            load_bits(key);
+        products_wait<1>();
+        products_touch(s);
+        release_scores(1);
+        if constexpr (C::MASKED)
+            apply_bits<C::KEYS>(s);
+        bool grew = grow<C::KEYS>(s, shrink);
+        weigh<C::KEYS>(s);
+        products_wait<0>();
+        products_touch(p);
+        products_touch(out);
+        release_values();
+        if (grew)
+            shrink_out(shrink);
+        pack<C::KEYS>(s);
+    }
+
+    /* The full tiles. The last product is under way on return. */
+    __device__ __forceinline__ void sweep(int tiles)
+    {
+        float s[S];
+        first(s);
+        for (int j = 1; j < tiles; j++)
+            step(s, j * C::KEYS);
         issue_values<C::KEYS>();
     }
 
@@ -558,23 +480,8 @@ template <typename C> struct wgmma_rows {
         if constexpr (C::MASKED)
             for (int r = 0; r < 2; r++) {
                 int at = min(row + threadIdx.x / 32 % 4 * 16 + lane / 4 + 8 * r, w.tokens - 1);
-                bits_at[r] = w.bits + (size_t)at * w.words;
+                bits_at[r] = (uint32_t)at * w.words;
             }
-    }
-
-    __device__ __forceinline__ void load_q()
-    {
-        int warp = threadIdx.x / 32 % 4, row = lane % 16;
-#pragma unroll
-        for (int i = 0; i < C::D / 16; i++) {
-            int chunk = (2 * i + lane / 16) % 8 ^ row % 8;
-            uint32_t at = sh.q(group) + i / 4 * (64 * 128) + (warp * 16 + row) * 128 + chunk * 16;
-            asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                         : "=r"(q[4 * i]), "=r"(q[4 * i + 1]), "=r"(q[4 * i + 2]),
-                           "=r"(q[4 * i + 3])
-                         : "r"(at)
-                         : "memory");
-        }
     }
 
     __device__ __forceinline__ void release_q()
@@ -584,12 +491,9 @@ template <typename C> struct wgmma_rows {
             barrier_arrive(sh.q_free(group));
     }
 
-    /* Through shared memory, where a warp has its 16 rows for itself, to 16-byte stores. */
-    __device__ __forceinline__ void store(const wgmma_item &item, int row)
+    /* O / sum in the output's type, into the warp's own 16 rows of shared memory. */
+    __device__ __forceinline__ void stage_out(uint32_t at)
     {
-        constexpr int CHUNKS = C::D / 8;
-        int warp = threadIdx.x / 32 % 4;
-        uint32_t at = sh.base + C::OUT_AT + group * C::OUT_BYTES + warp * 16 * C::PITCH * 2;
         float part[2];
 #pragma unroll
         for (int r = 0; r < 2; r++) {
@@ -599,13 +503,22 @@ template <typename C> struct wgmma_rows {
         __syncwarp();
 #pragma unroll
         for (int i = 0; i < C::D / 2; i += 2) {
-            int r = i / 2 % 2;
-            asm volatile("st.shared.b32 [%0], %1;" ::"r"(
-                             at + ((lane / 4 + 8 * r) * C::PITCH + i / 4 * 8 + lane % 4 * 2) * 2),
-                         "r"(pack2<T>(out[i] * part[r], out[i + 1] * part[r]))
-                         : "memory");
+            int r = i / 2 % 2, column = i / 4 * 8 + lane % 4 * 2;
+            asm volatile(
+                "st.shared.b32 [%0], %1;" ::"r"(at + ((lane / 4 + 8 * r) * C::PITCH + column) * 2),
+                "r"(pack2<T>(out[i] * part[r], out[i + 1] * part[r]))
+                : "memory");
         }
         __syncwarp();
+    }
+
+    /* By way of shared memory, to store 16 bytes at a time. */
+    __device__ __forceinline__ void store(const wgmma_item &item, int row)
+    {
+        constexpr int CHUNKS = C::D / 8;
+        int warp = threadIdx.x / 32 % 4;
+        uint32_t at = sh.base + C::OUT_AT + group * C::OUT_BYTES + warp * 16 * C::PITCH * 2;
+        stage_out(at);
         size_t pitch = (size_t)w.heads * C::D;
         T *to = (T *)w.out + ((size_t)item.image * w.tokens) * pitch + item.head * C::D;
         row += warp * 16;
@@ -653,25 +566,14 @@ template <typename C> struct wgmma_rows {
             start(row);
             barrier_wait(sh.q_full(group), q_turn);
             q_turn ^= 1;
-            if constexpr (C::Q_IN_REGS) {
-                load_q();
-                release_q();
-            }
             if (left) {
                 if constexpr (C::MASKED)
                     load_bits(full * C::KEYS);
                 any_ragged(left);
             }
-            if (full) {
-                if constexpr (C::MASKED)
-                    load_bits(0);
-                if (C::AHEAD)
-                    sweep_ahead(full);
-                else
-                    sweep_behind(full);
-            }
-            if constexpr (!C::Q_IN_REGS)
-                release_q();
+            if (full)
+                sweep(full);
+            release_q();
             products_wait<0>();
             products_touch(out);
             if (full)
@@ -705,7 +607,7 @@ __global__ void __launch_bounds__(C::THREADS, 1)
         more_registers<C::REGS>();
         /* the same in all lanes, and known to be */
         int group = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
-        wgmma_rows<C> rows = {w, sh, group, (int)threadIdx.x % 32, 0};
+        wgmma_rows<C> rows(w, sh, group);
         rows.run();
     }
 #endif

@@ -137,15 +137,6 @@ __device__ __forceinline__ void prefetch_map(const CUtensorMap *map)
     asm volatile("prefetch.tensormap [%0];" ::"l"(map));
 }
 
-__device__ __forceinline__ void copy_box(uint32_t to, const CUtensorMap *map, int x, int y,
-                                         uint32_t barrier)
-{
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
-                 "[%0], [%1, {%2, %3}], [%4];" ::"r"(to),
-                 "l"(map), "r"(x), "r"(y), "r"(barrier)
-                 : "memory");
-}
-
 __device__ __forceinline__ void copy_box(uint32_t to, const CUtensorMap *map, int x, int y, int z,
                                          uint32_t barrier)
 {
@@ -199,16 +190,14 @@ template <int N> __device__ __forceinline__ void products_touch(uint32_t (&a)[N]
         asm volatile("" : "+r"(a[i])::"memory");
 }
 
-/* An operand's tile in shared memory. Rows along m or n (a row has 64 of k): operands of more rows
- * go on 1024 bytes after 8; 16 more of k are 32 bytes further. Rows along k (a row has 64 of n; such
- * a product is `turned`): 16 more of k are 2048 bytes further, 64 more of n `next` bytes. */
-__device__ __forceinline__ uint64_t operand(uint32_t offset, uint32_t next = 0)
+/* An operand's tile in shared memory. Rows along m or n (each has 64 of k): 16 more of k are 32 bytes
+ * further. Rows along k (each has 64 of n; the product is `turned`): 16 more of k are 2048 bytes
+ * further. Either way 8 more rows are 1024 bytes further. */
+__device__ __forceinline__ uint64_t operand(uint32_t offset)
 {
     const uint32_t swizzle_128 = 1u << 30, rows_8 = 1024 >> 4;
     uint64_t d;
-    asm("mov.b64 %0, {%1, %2};"
-        : "=l"(d)
-        : "r"((offset >> 4) + (next >> 4 << 16)), "r"(swizzle_128 | rows_8));
+    asm("mov.b64 %0, {%1, %2};" : "=l"(d) : "r"(offset >> 4), "r"(swizzle_128 | rows_8));
     return d;
 }
 
@@ -223,8 +212,6 @@ template <int N, typename T> struct product;
         "+f"(d[i + 6]), "+f"(d[i + 7])
 #define VT_ACC16(i) VT_ACC8(i), VT_ACC8(i + 8)
 #define VT_ACC32(i) VT_ACC16(i), VT_ACC16(i + 16)
-#define VT_ACC40(i) VT_ACC32(i), VT_ACC8(i + 32)
-#define VT_ACC48(i) VT_ACC32(i), VT_ACC16(i + 32)
 #define VT_ACC64(i) VT_ACC32(i), VT_ACC32(i + 32)
 
 #define VT_REG8  "%0, %1, %2, %3, %4, %5, %6, %7"
@@ -265,10 +252,7 @@ template <int N, typename T> struct product;
     VT_PRODUCT_OF(N, __nv_bfloat16, "bf16", regs, p0, p1, p2, p3, p4, p5, p6, __VA_ARGS__)
 
 VT_PRODUCT(16, VT_REG8, "%8", "%9", "%10", "%11", "%12", "%13", "%14", VT_ACC8(0))
-VT_PRODUCT(32, VT_REG16, "%16", "%17", "%18", "%19", "%20", "%21", "%22", VT_ACC16(0))
 VT_PRODUCT(64, VT_REG32, "%32", "%33", "%34", "%35", "%36", "%37", "%38", VT_ACC32(0))
-VT_PRODUCT(80, VT_REG40, "%40", "%41", "%42", "%43", "%44", "%45", "%46", VT_ACC40(0))
-VT_PRODUCT(96, VT_REG48, "%48", "%49", "%50", "%51", "%52", "%53", "%54", VT_ACC48(0))
 VT_PRODUCT(128, VT_REG64, "%64", "%65", "%66", "%67", "%68", "%69", "%70", VT_ACC64(0))
 
 #endif

@@ -23,6 +23,7 @@
 
 #include "kernels/cuda/kernels.h"
 #include "tests/oracle.h"
+#include "tests/support_cuda.h"
 
 enum { HEADS = 3, BEHIND = 200 /* rows of huge numbers behind the last token */ };
 
@@ -56,10 +57,17 @@ static int run_mma(const vt_cuda_attention *a, float *scores, cudaStream_t strea
     return vt_cuda_attend_mma(a, stream);
 }
 
+static int run_wgmma(const vt_cuda_attention *a, float *scores, cudaStream_t stream)
+{
+    (void)scores;
+    return vt_cuda_attend_wgmma(a, stream);
+}
+
 static const launcher launchers[] = {
     {"reference", serves_all, vt_cuda_attend_reference},
     {"f32", serves_f32, run_f32},
     {"mma", vt_cuda_attend_mma_serves, run_mma},
+    {"wgmma", vt_cuda_attend_wgmma_serves, run_wgmma},
 };
 
 /* ---- types ---- */
@@ -154,6 +162,7 @@ typedef struct {
     bool *on;
     float *qkv;            /* [distinct * N, 3 * HEADS * head_dim] */
     double *want, *spread; /* [distinct * N, HEADS * head_dim]; spread: of |v| instead of v */
+    double most;           /* no |v| is greater */
     double error;          /* of the plainest implementation in float */
 } problem;
 
@@ -191,7 +200,11 @@ static double solve_head(problem *p, int image, int head)
 
 static problem make_problem(int tokens, int head_dim, kind what, int distinct, float size)
 {
-    problem p = {.tokens = tokens, .head_dim = head_dim, .distinct = distinct, .what = what};
+    problem p = {.tokens = tokens,
+                 .head_dim = head_dim,
+                 .distinct = distinct,
+                 .what = what,
+                 .most = 2 * sqrt(3.0) * (double)size};
     size_t all = (size_t)distinct * (size_t)tokens * HEADS * (size_t)head_dim;
     p.on = make_mask(tokens, what);
     p.qkv = malloc(3 * all * sizeof *p.qkv);
@@ -255,7 +268,7 @@ static double limit(const problem *p, type t, size_t at)
                            : ldexp(1, -11),
            limit = 2 * p->error + 2e-7;
     limit += u * p->spread[at] + (t == TF32 ? 0 : u * fabs(p->want[at]));
-    return limit + (t == FP16 ? ldexp(1, -25) * p->tokens * 10 : 0);
+    return limit + (t == FP16 ? ldexp(1, -25) * p->tokens * p->most : 0);
 }
 
 static bool listed(const vt_cuda_attention *a, const uint16_t *heads, int head)
@@ -349,21 +362,12 @@ static void check_all(int tokens, int head_dim, kind what, int images)
 
 /* ---- the tests ---- */
 
-static bool have_device(void)
-{
-    int count = 0;
-    if (cudaGetDeviceCount(&count) == cudaSuccess && count > 0)
-        return true;
-    printf("SKIPPED: no CUDA device\n");
-    return false;
-}
-
 static void all_token_counts_and_masks_give_attention(void **state)
 {
     (void)state;
-    if (!have_device())
-        skip();
-    const int tokens[] = {1, 2, 7, 16, 17, 63, 64, 65, 130, 197, 257, 577, 1025};
+    need_gpu();
+    const int tokens[] = {1,   2,   7,   16,  17,  63,  64,  65,  127, 128,
+                          129, 130, 191, 192, 193, 197, 257, 577, 1025};
     for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++)
         for (int what = 0; what < M_KINDS; what++)
             check_all(tokens[i], 64, (kind)what, tokens[i] < 200 ? 1 + what % 3 : 1);
@@ -372,8 +376,7 @@ static void all_token_counts_and_masks_give_attention(void **state)
 static void all_head_dimensions_give_attention(void **state)
 {
     (void)state;
-    if (!have_device())
-        skip();
+    need_gpu();
     const int dims[] = {1, 7, 8, 12, 16, 32, 48, 64, 72, 80, 88, 96, 104, 128, 200, 256, 1024};
     for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
         check_all(130, dims[i], M_NONE, 2);
@@ -385,8 +388,7 @@ static void all_head_dimensions_give_attention(void **state)
 static void many_images_give_attention(void **state)
 {
     (void)state;
-    if (!have_device())
-        skip();
+    need_gpu();
     const int tokens[] = {17, 50, 64, 197, 257, 288, 577},
               images[] = {150, 40, 100, 60, 40, 100, 25};
     for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++)
@@ -400,8 +402,7 @@ static void many_images_give_attention(void **state)
 static void only_listed_heads_are_written(void **state)
 {
     (void)state;
-    if (!have_device())
-        skip();
+    need_gpu();
     const uint16_t one[] = {1}, two[] = {2, 0};
     const int tokens[] = {50, 197, 300};
     for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++)
@@ -422,8 +423,7 @@ static void only_listed_heads_are_written(void **state)
 static void huge_scores_give_attention(void **state)
 {
     (void)state;
-    if (!have_device())
-        skip();
+    need_gpu();
     for (int what = 0; what < M_KINDS; what++) {
         problem p = make_problem(300, 64, (kind)what, 1, 12);
         for (int t = 0; t < TYPES; t++)
