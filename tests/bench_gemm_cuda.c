@@ -1,6 +1,6 @@
 /* Measures the products of ViT layers on a GPU of compute capability 9.0: every variant of ours with
- * its real epilogue, beside cuBLASLt's fastest algorithm of eight with bias (and residual, but no
- * GELU). Not a test. Twelve copies of the weights, as twelve blocks have them, so that weights come
+ * its epilogue, beside cuBLASLt's fastest algorithm of eight with bias and residual, followed by a pass
+ * for GELU where the layer has one. Not a test. Twelve copies of the weights, as twelve blocks have them, so that weights come
  * from memory; activations are the same each time. All in one run, interleaved: medians over
  * rounds, each one graph of 24 products.
  *
@@ -9,10 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <cublasLt.h>
 #include <cuda_runtime_api.h>
 
 #include "kernels/cuda/kernels.h"
+#include "kernels/cuda/lt.h"
 
 enum { COPIES = 12, LAUNCHES = 24, ROUNDS = 11, MOST = 40, ALGORITHMS = 8, WORKSPACE = 32 << 20 };
 
@@ -20,14 +20,11 @@ static const struct {
     const char *name;
     int n, k;
     vt_activation act;
-    bool add, wide;
-} layers[] = {{"qkv", 2304, 768, VT_ACT_NONE, false, false},
-              {"proj", 768, 768, VT_ACT_NONE, true, true},
-              {"fc1", 3072, 768, VT_ACT_GELU, false, false},
-              {"fc2", 768, 3072, VT_ACT_NONE, true, true},
-              {"patch", 768, 768, VT_ACT_NONE, false, true},
-              {"L qkv", 3072, 1024, VT_ACT_NONE, false, false},
-              {"L fc1", 4096, 1024, VT_ACT_GELU, false, false}};
+    bool add;
+} layers[] = {{"qkv", 2304, 768, VT_ACT_NONE, false},   {"proj", 768, 768, VT_ACT_NONE, true},
+              {"fc1", 3072, 768, VT_ACT_GELU, false},   {"fc2", 768, 3072, VT_ACT_NONE, true},
+              {"patch", 768, 768, VT_ACT_NONE, false},  {"L qkv", 3072, 1024, VT_ACT_NONE, false},
+              {"L fc1", 4096, 1024, VT_ACT_GELU, false}};
 enum { LAYERS = sizeof layers / sizeof *layers };
 
 static void ok(int error, const char *what)
@@ -68,51 +65,32 @@ static void *random_matrix(size_t n, float scale)
 /* ---- candidates ---- */
 
 typedef struct {
-    cublasLtMatmulDesc_t desc;
-    cublasLtMatrixLayout_t w, a, y;
-    cublasLtMatmulHeuristicResult_t algorithms[ALGORITHMS];
+    vt_lt_product *product;
+    cublasLtMatmulAlgo_t algorithms[ALGORITHMS];
     int count;
-    float beta;
+    const void *bias; /* in y's type */
 } library;
 
-static cublasLtHandle_t handle;
+static vt_lt *lt;
 static void *workspace;
 
-/* Column-major y^T [n, m] = w^T' a. */
 static library make_library(const vt_cuda_gemm *g, const void *bias)
 {
-    library l = {.beta = g->add ? 1 : 0};
-    cudaDataType_t t = type == VT_F16 ? CUDA_R_16F : CUDA_R_16BF;
-    cudaDataType_t y = g->y_type == VT_F32 ? CUDA_R_32F : t;
-    cublasOperation_t transposed = CUBLAS_OP_T;
-    cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
-    size_t most = WORKSPACE;
-    cublasLtMatmulPreference_t preference;
-    ok(cublasLtMatmulDescCreate(&l.desc, CUBLAS_COMPUTE_32F, CUDA_R_32F), "desc");
-    cublasLtMatmulDescSetAttribute(l.desc, CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
-                                   sizeof transposed);
-    cublasLtMatmulDescSetAttribute(l.desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue,
-                                   sizeof epilogue);
-    cublasLtMatmulDescSetAttribute(l.desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
-    ok(cublasLtMatrixLayoutCreate(&l.w, t, (uint64_t)g->k, (uint64_t)g->n, g->k), "w");
-    ok(cublasLtMatrixLayoutCreate(&l.a, t, (uint64_t)g->k, (uint64_t)g->m, g->k), "a");
-    ok(cublasLtMatrixLayoutCreate(&l.y, y, (uint64_t)g->n, (uint64_t)g->m, g->n), "y");
-    ok(cublasLtMatmulPreferenceCreate(&preference), "preference");
-    cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                                         &most, sizeof most);
-    if (cublasLtMatmulAlgoGetHeuristic(handle, l.desc, l.w, l.a, l.y, l.y, preference, ALGORITHMS,
-                                       l.algorithms, &l.count))
-        l.count = 0;
-    cublasLtMatmulPreferenceDestroy(preference);
+    vt_status st = {VT_OK, ""};
+    vt_lt_shape shape = {
+        .m = g->m, .n = g->n, .k = g->k, .x = g->type, .y = g->y_type, .bias = true, .add = g->add};
+    library l = {.product = vt_lt_product_new(lt, &shape, &st), .bias = bias};
+    ok(l.product ? 0 : -1, st.text);
+    l.count = vt_lt_algorithms(l.product, WORKSPACE, l.algorithms, ALGORITHMS);
     return l;
 }
 
 static int run_library(library *l, int algorithm, const vt_cuda_gemm *g, cudaStream_t stream)
 {
-    const float one = 1;
-    return (int)cublasLtMatmul(handle, l->desc, &one, g->w, l->w, g->a, l->a, &l->beta, g->y, l->y,
-                               g->y, l->y, &l->algorithms[algorithm].algo, workspace, WORKSPACE,
-                               stream);
+    vt_mat y = {g->y, g->y_type, (size_t)g->m, g->n};
+    int error = vt_lt_run(l->product, &l->algorithms[algorithm], g->y, g->a, g->w, l->bias,
+                          workspace, WORKSPACE, stream);
+    return error ? error : vt_cuda_activate(y, g->act, stream);
 }
 
 typedef struct {
@@ -176,7 +154,7 @@ static void bench(int l, int m, cudaStream_t stream)
     int n = layers[l].n, k = layers[l].k, count = 0;
     void *w[COPIES], *bias, *bias16;
     vt_cuda_gemm g = {.type = type,
-                      .y_type = layers[l].wide ? VT_F32 : type,
+                      .y_type = type,
                       .m = m,
                       .n = n,
                       .k = k,
@@ -193,10 +171,10 @@ static void bench(int l, int m, cudaStream_t stream)
     bias16 = random_matrix((size_t)n, 1);
     g.bias = bias;
     candidate c[MOST];
-    library lt = make_library(&g, layers[l].wide ? bias : bias16);
-    for (int i = 0; i < lt.count; i++) {
+    library cublas = make_library(&g, bias16);
+    for (int i = 0; i < cublas.count; i++) {
         c[count] = (candidate){.name = "cuBLASLt", .variant = -1, .algorithm = i};
-        count += capture(&c[count], &lt, g, w, stream);
+        count += capture(&c[count], &cublas, g, w, stream);
     }
     int first = count;
     for (int v = 0; v < vt_cuda_gemm_variants(); v++)
@@ -219,6 +197,7 @@ static void bench(int l, int m, cudaStream_t stream)
     fflush(stdout);
     for (int i = 0; i < count; i++)
         cudaGraphExecDestroy(c[i].graph);
+    vt_lt_product_free(cublas.product);
     for (int i = 0; i < COPIES; i++)
         cudaFree(w[i]);
     cudaFree((void *)g.a), cudaFree(g.y), cudaFree(bias), cudaFree(bias16);
@@ -232,7 +211,9 @@ int main(int argc, char **argv)
     if (argc > 1 && (!strcmp(argv[1], "fp16") || !strcmp(argv[1], "bf16")))
         type = argv[first++][0] == 'b' ? VT_BF16 : VT_F16;
     ok(cudaStreamCreate(&stream), "no CUDA device");
-    ok(cublasLtCreate(&handle), "cuBLASLt");
+    vt_status st = {VT_OK, ""};
+    lt = vt_lt_open(&st);
+    ok(lt ? 0 : -1, st.text);
     ok(cudaMalloc(&workspace, WORKSPACE), "cudaMalloc");
     printf("  rows  layer: us and TFLOP/s of each\n");
     int rows = first < argc ? argc - first : (int)(sizeof usual / sizeof *usual);

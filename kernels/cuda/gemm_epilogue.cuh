@@ -2,8 +2,7 @@
  *
  * Sums go through a slab of shared memory, from wgmma's layout to rows, so that each lane gets
  * neighbouring columns and stores 16 bytes. That also keeps the code short: registers cannot be
- * indexed, so without the slab every step below would be there once for every register, and
- * fetching so many instructions takes longer than executing them.
+ * indexed, so without the slab every step below would be there once for every register.
  *
  * The three GELUs are x sigmoid(x p(x^2)): quick GELU by its definition, the tanh form because
  * (1 + tanh z) / 2 = sigmoid(2 z), and the exact one because log(Phi / (1 - Phi)) is odd, with a
@@ -18,7 +17,7 @@
 
 struct output {
     void *y;
-    const float *bias;
+    const float *bias; /* NULL: none */
     int m, n;
     vt_activation act;
     bool wide, add; /* wide: y is fp32 */
@@ -30,9 +29,15 @@ template <int COLS> struct slab_of {
     static constexpr int HALF = COLS / 8, STRIDE = COLS + 4, ROW_BYTES = STRIDE * 4;
 };
 
+/* The shape of what is finished: rows and columns of a slab, by how many threads. */
+template <int ROWS_, int COLS_, int THREADS_> struct finishing {
+    static constexpr int ROWS = ROWS_, COLS = COLS_, THREADS = THREADS_;
+    static constexpr int SLAB = ROWS * slab_of<COLS>::STRIDE; /* floats */
+};
+
 /* q for the exact GELU: a minimax fit of the result over |x| <= 6.5, weighted with what an error of
- * q does to it; beyond, q keeps its sign and the result is x or 0. Error over all finite x, with the
- * arithmetic in fp32: below 2e-7 max(1, |x|). */
+ * q does to it; beyond, q keeps its sign and the result is x or 0. Error with the
+ * arithmetic in fp32, over every third finite float, on a CPU: below 2e-7 max(1, |x|). */
 __device__ constexpr float gelu_q[] = {-2.3022072f,    -0.104838585f,   9.55954799e-5f,
                                        0.00015938858f, -1.14523056e-5f, 3.8503664e-7f,
                                        -5.20970628e-9f};
@@ -74,10 +79,16 @@ template <vt_activation ACT, int N> __device__ __forceinline__ void activate(flo
         gelu_all(x, quick_q);
 }
 
-/* A lane's part of 16 rows of wgmma's sums to the slab at a shared offset, perhaps of another block
- * of the cluster (put_pair decides). */
-template <int COLS, class Put>
-__device__ __forceinline__ void put_sums(const float *acc, uint32_t slab, Put put_pair)
+/* Four neighbouring elements of the bias, zeros where there are none. */
+__device__ __forceinline__ float4 bias_of(const output &o, int col)
+{
+    if (!o.bias || col >= o.n)
+        return make_float4(0, 0, 0, 0);
+    return __ldg(reinterpret_cast<const float4 *>(o.bias + col));
+}
+
+/* A lane's part of 16 rows of wgmma's sums to the slab at a shared offset. */
+template <int COLS> __device__ __forceinline__ void put_sums(const float *acc, uint32_t slab)
 {
     using s = slab_of<COLS>;
     int lane = threadIdx.x % 32, odd = lane / 2 % 2;
@@ -86,8 +97,8 @@ __device__ __forceinline__ void put_sums(const float *acc, uint32_t slab, Put pu
 #pragma unroll
     for (int j = 0; j < s::HALF; j++) {
         uint32_t to = (j < s::HALF - 4 ? before : after) + j * 16;
-        put_pair(to, acc[4 * j], acc[4 * j + 1]);
-        put_pair(to + 8 * s::ROW_BYTES, acc[4 * j + 2], acc[4 * j + 3]);
+        shared_store(to, acc[4 * j], acc[4 * j + 1]);
+        shared_store(to + 8 * s::ROW_BYTES, acc[4 * j + 2], acc[4 * j + 3]);
     }
 }
 
@@ -96,18 +107,6 @@ template <int COLS> __device__ __forceinline__ int place_of_chunk(int chunk)
 {
     constexpr int HALF = slab_of<COLS>::HALF;
     return 4 * (chunk % 2 ? HALF + (chunk / 2 + 4) % HALF : chunk / 2);
-}
-
-/* What SOURCES sent of four sums, added in their order. */
-template <int SOURCES> __device__ __forceinline__ float4 take_sums(const float *slab, int between)
-{
-    float4 sum = *reinterpret_cast<const float4 *>(slab);
-#pragma unroll
-    for (int i = 1; i < SOURCES; i++) {
-        float4 v = *reinterpret_cast<const float4 *>(slab + i * between);
-        sum = make_float4(sum.x + v.x, sum.y + v.y, sum.z + v.z, sum.w + v.w);
-    }
-    return sum;
 }
 
 template <class T> __device__ __forceinline__ void add_old(float (&x)[8], const T *y)
@@ -138,42 +137,34 @@ __device__ __forceinline__ void store(const output &o, const float (&x)[4], floa
         *reinterpret_cast<float4 *>(y) = v;
 }
 
-/* The shape of what is finished: rows and columns of a slab, how many slabs make the sums, and by how
- * many threads. */
-template <int ROWS_, int COLS_, int SOURCES_, int THREADS_> struct finishing {
-    static constexpr int ROWS = ROWS_, COLS = COLS_, SOURCES = SOURCES_, THREADS = THREADS_;
-};
-
-/* y, of elements E, N columns by each thread; the slab's first sum belongs to y[row, col]. */
+/* y, of elements E, N columns by each thread; the slab's first sum belongs to y[row, col], bias is
+ * the columns' in shared memory. */
 template <class E, int N, class F, vt_activation ACT>
-__device__ __forceinline__ void finish_by(const output &o, const float *slab, int between,
+__device__ __forceinline__ void finish_by(const output &o, const float *slab, const float *bias,
                                           int thread, int row, int col)
 {
     constexpr int ACROSS = F::COLS / N, DOWN = F::THREADS / ACROSS;
     constexpr int STRIDE = slab_of<F::COLS>::STRIDE;
     int right = thread % ACROSS, down = thread / ACROSS;
     int rows = min(F::ROWS, o.m - row);
-    col += right * N;
-    if (down >= DOWN || col >= o.n)
+    if (down >= DOWN || col + right * N >= o.n)
         return;
-    float4 bias[N / 4];
+    float4 b[N / 4];
     const float *from[N / 4];
 #pragma unroll
     for (int i = 0; i < N / 4; i++) {
-        bias[i] = make_float4(0, 0, 0, 0);
-        if (o.bias)
-            bias[i] = __ldg(reinterpret_cast<const float4 *>(o.bias + col + 4 * i));
+        b[i] = *reinterpret_cast<const float4 *>(bias + right * N + 4 * i);
         from[i] = slab + down * STRIDE + place_of_chunk<F::COLS>(right * (N / 4) + i);
     }
-    E *y = static_cast<E *>(o.y) + (size_t)(row + down) * o.n + col;
-#pragma unroll 1
+    E *y = static_cast<E *>(o.y) + (size_t)(row + down) * o.n + col + right * N;
+#pragma unroll 2
     for (int r = down; r < rows; r += DOWN, y += (size_t)DOWN * o.n) {
         float x[N];
 #pragma unroll
         for (int i = 0; i < N / 4; i++) {
-            float4 v = take_sums<F::SOURCES>(from[i], between);
-            x[4 * i] = v.x + bias[i].x, x[4 * i + 1] = v.y + bias[i].y;
-            x[4 * i + 2] = v.z + bias[i].z, x[4 * i + 3] = v.w + bias[i].w;
+            float4 v = *reinterpret_cast<const float4 *>(from[i]);
+            x[4 * i] = v.x + b[i].x, x[4 * i + 1] = v.y + b[i].y;
+            x[4 * i + 2] = v.z + b[i].z, x[4 * i + 3] = v.w + b[i].w;
             from[i] += DOWN * STRIDE;
         }
         activate<ACT>(x);
@@ -182,27 +173,27 @@ __device__ __forceinline__ void finish_by(const output &o, const float *slab, in
 }
 
 template <class T, class F, vt_activation ACT>
-__device__ __forceinline__ void finish_as(const output &o, const float *slab, int between,
+__device__ __forceinline__ void finish_as(const output &o, const float *slab, const float *bias,
                                           int thread, int row, int col)
 {
     if (o.wide)
-        finish_by<float, 4, F, ACT>(o, slab, between, thread, row, col);
+        finish_by<float, 4, F, ACT>(o, slab, bias, thread, row, col);
     else
-        finish_by<T, 8, F, ACT>(o, slab, between, thread, row, col);
+        finish_by<T, 8, F, ACT>(o, slab, bias, thread, row, col);
 }
 
 template <class T, class F>
-__device__ __forceinline__ void finish(const output &o, const float *slab, int between, int thread,
-                                       int row, int col)
+__device__ __forceinline__ void finish(const output &o, const float *slab, const float *bias,
+                                       int thread, int row, int col)
 {
     if (o.act == VT_ACT_NONE)
-        finish_as<T, F, VT_ACT_NONE>(o, slab, between, thread, row, col);
+        finish_as<T, F, VT_ACT_NONE>(o, slab, bias, thread, row, col);
     else if (o.act == VT_ACT_GELU)
-        finish_as<T, F, VT_ACT_GELU>(o, slab, between, thread, row, col);
+        finish_as<T, F, VT_ACT_GELU>(o, slab, bias, thread, row, col);
     else if (o.act == VT_ACT_GELU_TANH)
-        finish_as<T, F, VT_ACT_GELU_TANH>(o, slab, between, thread, row, col);
+        finish_as<T, F, VT_ACT_GELU_TANH>(o, slab, bias, thread, row, col);
     else
-        finish_as<T, F, VT_ACT_QUICK_GELU>(o, slab, between, thread, row, col);
+        finish_as<T, F, VT_ACT_QUICK_GELU>(o, slab, bias, thread, row, col);
 }
 
 #endif

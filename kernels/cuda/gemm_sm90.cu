@@ -1,15 +1,15 @@
 /* y [m, n] = act(a [m, k] w [n, k]^T + bias), or y += a w^T + bias, on compute capability 9.0.
  *
  * Slices of 64 elements of k come by bulk tensor copies into a ring of shared memory, started by one
- * thread; warpgroups multiply them with wgmma. What lies outside a matrix arrives as zeros and is
- * not stored. Blocks of a cluster that need the same slice fetch a part each and send it to all.
+ * thread; warpgroups multiply them with wgmma, each 64 rows. What lies outside a matrix arrives as
+ * zeros and is not stored. Blocks of a cluster lie below each other: each fetches a part of w's slice
+ * and sends it to all.
  *
- * gemm_persistent, for many rows: one block per multiprocessor; two warpgroups take turns, each with
- * a tile of its own, so that one finishes its tile while the other multiplies. Tiles are 128 rows
- * high; the last ones 64, where that spreads the work better over the multiprocessors.
+ * gemm_persistent, for many rows: one block per multiprocessor, with two pairs of warpgroups that
+ * take turns, each with a tile of 128 rows of its own: while one multiplies, the other finishes. The
+ * last tiles are 64 rows high where that spreads the work better over the multiprocessors.
  *
- * gemm_split, for few rows: a tile of 64 rows per block; SPLIT blocks of a cluster share k, then
- * exchange sums: each finishes part of the columns, adding in a fixed order.
+ * gemm_small, for few rows: one tile of 64 rows per block.
  *
  * Weights do not change: their first slices are fetched before the kernel ahead has finished.
  * The results of one variant are the same bits each time. It does not choose between variants.
@@ -29,13 +29,13 @@ constexpr int SHARED_MOST = 232448; /* bytes a block may have */
 
 /* ---- what both kernels do with slices ---- */
 
-/* BLOCKS_M blocks of a cluster lie below each other and share w, BLOCKS_N beside and share a. */
-template <int ROWS_, int COLS_, int STAGES_, int BLOCKS_M_, int BLOCKS_N_> struct tiling {
-    static constexpr int ROWS = ROWS_, COLS = COLS_, STAGES = STAGES_;
-    static constexpr int BLOCKS_M = BLOCKS_M_, BLOCKS_N = BLOCKS_N_, PEERS = BLOCKS_M * BLOCKS_N;
+/* PEERS blocks of a cluster share w. */
+template <int ROWS_, int COLS_, int STAGES_, int PEERS_> struct tiling {
+    static constexpr int ROWS = ROWS_, COLS = COLS_, STAGES = STAGES_, PEERS = PEERS_;
+    static constexpr int WARPS = ROWS / 16; /* that read a stage */
     static constexpr int A_BYTES = ROWS * ROW, W_BYTES = COLS * ROW, STAGE = A_BYTES + W_BYTES;
-    static constexpr int A_BOX = HALF / BLOCKS_N, W_BOX = COLS / BLOCKS_M; /* rows of a copy */
-    static_assert(A_BOX % 8 == 0 && W_BOX % 8 == 0, "whole swizzle atoms");
+    static constexpr int W_BOX = COLS / PEERS; /* rows of w in a copy; of a, HALF */
+    static_assert(PEERS > 1 && W_BOX % 8 == 0, "whole swizzle atoms");
 };
 
 struct copies { /* kernel parameters */
@@ -47,18 +47,18 @@ struct copies { /* kernel parameters */
 /* A ring of stages: `full` counts what arrived, `empty` who has read it. */
 template <class S> struct ring {
     uint32_t stages, full, empty; /* offsets in shared memory */
-    uint32_t peer, first_peer;    /* this block among those that share slices; rank of the first */
+    uint32_t peer;                /* this block's place in the cluster */
 
-    __device__ ring(unsigned char *memory, uint32_t *barriers, uint32_t rank)
+    __device__ ring(unsigned char *memory, uint32_t *barriers)
         : stages(shared_offset(memory)), full(shared_offset(barriers)), empty(full + 8 * S::STAGES),
-          peer(rank % S::PEERS), first_peer(rank - peer)
+          peer(cluster_rank())
     {
     }
     __device__ void init() const
     {
         for (int i = 0; i < S::STAGES; i++) {
             barrier_init(full + 8 * i, 1);
-            barrier_init(empty + 8 * i, 4 * S::PEERS); /* each warp of each reader */
+            barrier_init(empty + 8 * i, S::WARPS * S::PEERS); /* all that read */
         }
         barrier_init_done();
     }
@@ -74,39 +74,24 @@ template <class S> struct ring {
     {
         barrier_expect(full + 8 * stage, rows * ROW + S::W_BYTES);
     }
-    /* The part of w's slice that this block fetches, for the blocks above and below too. */
+    /* The part of w's slice that this block fetches, for all of the cluster. */
     __device__ void copy_w(int stage, const CUtensorMap *map, int k, int col) const
     {
-        if constexpr (S::BLOCKS_M == 1) {
-            copy_box(w(stage), map, k, col, full + 8 * stage);
-        } else {
-            uint32_t part = peer % S::BLOCKS_M, mask = (1u << S::BLOCKS_M) - 1;
-            copy_box_to(w(stage) + part * S::W_BOX * ROW, map, k, col + part * S::W_BOX,
-                        full + 8 * stage, (uint16_t)(mask << (first_peer + peer - part)));
-        }
+        uint32_t part = peer * S::W_BOX;
+        copy_box_to(w(stage) + part * ROW, map, k, col + part, full + 8 * stage,
+                    (uint16_t)((1u << S::PEERS) - 1));
     }
-    /* The part of a's slice that this block fetches, for the blocks beside too. */
     __device__ void copy_a(int stage, const CUtensorMap *map, int k, int row, int rows) const
     {
-        for (int r = 0; r < rows; r += HALF) {
-            if constexpr (S::BLOCKS_N == 1) {
-                copy_box(a(stage) + r * ROW, map, k, row + r, full + 8 * stage);
-            } else {
-                uint32_t part = peer / S::BLOCKS_M, mask = 0;
-                for (int i = 0; i < S::BLOCKS_N; i++)
-                    mask |= 1u << i * S::BLOCKS_M;
-                copy_box_to(a(stage) + (r + part * S::A_BOX) * ROW, map, k,
-                            row + r + part * S::A_BOX, full + 8 * stage,
-                            (uint16_t)(mask << (first_peer + peer % S::BLOCKS_M)));
-            }
-        }
+        for (int r = 0; r < rows; r += HALF)
+            copy_box(a(stage) + r * ROW, map, k, row + r, full + 8 * stage);
     }
     /* A warp has read the stage: tells all who write to it. */
     __device__ void release(int stage) const
     {
         uint32_t lane = threadIdx.x % 32;
         if (lane < S::PEERS)
-            barrier_arrive_at(empty + 8 * stage, first_peer + lane);
+            barrier_arrive_at(empty + 8 * stage, lane);
     }
 };
 
@@ -126,24 +111,20 @@ template <class S> __device__ __forceinline__ void advance(position &p)
         p = {0, p.parity ^ 1};
 }
 
-/* acc = the next `steps` >= 1 slices' products, HALVES times 64 rows. Once all products are under way, arrives
- * at the named barrier `then` if that is not 0. */
-template <class T, class S, int HALVES, int ACC>
-__device__ __forceinline__ void multiply(float (&acc)[ACC][S::COLS / 2], const ring<S> &r,
-                                         position p, int steps, int then)
+/* acc += the products of the next `steps` >= 1 slices, for rows 64 * half and on of the tile. Once all
+ * are under way, arrives at the named barrier `then` if that is not 0. */
+template <class T, class S>
+__device__ __forceinline__ void multiply(float (&acc)[S::COLS / 2], const ring<S> &r, position p,
+                                         int steps, int half, int then)
 {
-    static_assert(HALVES <= ACC, "");
     int before = -1; /* the stage before, which may still be read */
     do {
         barrier_wait(r.full + 8 * p.stage, p.parity);
-        uint32_t a = slice(r.a(p.stage)), w = slice(r.w(p.stage));
+        uint32_t a = slice(r.a(p.stage)) + half * (HALF * ROW >> 4), w = slice(r.w(p.stage));
         products_begin();
 #pragma unroll
         for (int k = 0; k < SLICE / 16; k++)
-#pragma unroll
-            for (int h = 0; h < HALVES; h++)
-                product<T, S::COLS>::add(acc[h], a + h * (HALF * ROW >> 4) + 2 * k, w + 2 * k,
-                                         k > 0 || before >= 0);
+            slice_product<T, S::COLS>::add(acc, a + 2 * k, w + 2 * k);
         products_commit();
         products_wait<1>();
         if (before >= 0)
@@ -152,9 +133,21 @@ __device__ __forceinline__ void multiply(float (&acc)[ACC][S::COLS / 2], const r
         advance<S>(p);
     } while (--steps > 0);
     if (then)
-        named_arrive(then, 2 * GROUP);
+        named_arrive(then, 4 * GROUP);
     products_wait<0>();
     r.release(before);
+}
+
+/* The same for a warpgroup without rows. */
+template <class S>
+__device__ __forceinline__ void pass(const ring<S> &r, position p, int steps, int then)
+{
+    if (then)
+        named_arrive(then, 4 * GROUP);
+    for (; steps > 0; steps--, advance<S>(p)) {
+        barrier_wait(r.full + 8 * p.stage, p.parity);
+        r.release(p.stage);
+    }
 }
 
 #endif
@@ -167,15 +160,18 @@ struct schedule {
     int k, across, tall, below, tiles;
 };
 
-template <class S> struct persistent {
-    static constexpr int PIECE = 64, PIECES = S::COLS / PIECE; /* columns of a slab */
-    static constexpr int SLAB = 16 * slab_of<PIECE>::ROW_BYTES, SLABS = 8 * SLAB;
+template <class S, int PIECE> struct persistent {
+    using finishing_of = finishing<16, PIECE, 32>;                  /* a warp's rows, by pieces */
+    static constexpr int SLAB = finishing_of::SLAB * 4 + PIECE * 4; /* and bias */
+    static constexpr int SLABS = 4 * 4 * SLAB;
     static constexpr int SHARED = 1024 + S::STAGES * S::STAGE + SLABS + 16 * S::STAGES;
-    static constexpr int THREADS = 3 * GROUP, COPIER = 24, WORKER = 240; /* registers of a thread */
-    static_assert(SHARED <= SHARED_MOST && S::ROWS == 2 * HALF, "");
+    static constexpr int THREADS = 2 * S::WARPS * 32 + GROUP; /* two pairs and the copier's group */
+    static_assert(SHARED <= SHARED_MOST && S::ROWS == 2 * HALF && S::COLS == 4 * 32, "");
 };
 
 #if VT_SM90A
+
+constexpr int COPIER = 24, WORKER = 112; /* registers of a thread */
 
 struct place {
     int row, col, rows;
@@ -185,8 +181,8 @@ template <class S> __device__ __forceinline__ place place_of(const schedule &s, 
 {
     bool tall = tile < s.tall;
     int i = tall ? tile : tile - s.tall, rows = tall ? S::ROWS : HALF;
-    return {(tall ? 0 : s.below) + (i / s.across * S::BLOCKS_M + peer % S::BLOCKS_M) * rows,
-            (i % s.across * S::BLOCKS_N + peer / S::BLOCKS_M) * S::COLS, rows};
+    return {(tall ? 0 : s.below) + (i / s.across * S::PEERS + peer) * rows, i % s.across * S::COLS,
+            rows};
 }
 
 template <class S>
@@ -214,73 +210,62 @@ __device__ void copy_tiles(const copies &c, const schedule &s, const ring<S> &r,
     }
 }
 
-/* A warp's rows of a tile, piece by piece through its slab. */
-template <class T, class S>
-__device__ __forceinline__ void finish_tile(const output &o, const float (&acc)[2][S::COLS / 2],
-                                            const place &at, float *slab)
+/* A warp's 16 rows of a tile, piece by piece through its slab; lane l has bias 4 l and on. */
+template <class T, class S, int PIECE>
+__device__ __forceinline__ void finish_tile(const output &o, const float (&acc)[S::COLS / 2],
+                                            float4 bias, int row, int col, float *slab)
 {
-    using traits = persistent<S>;
-    constexpr int SUMS = traits::PIECE / 2;
-    int row = at.row + threadIdx.x % GROUP / 32 * 16;
-#ifdef VT_ROLLED
-#pragma unroll 1
-    for (int piece = 0; piece < at.rows / HALF * traits::PIECES; piece++) {
+    using shape = typename persistent<S, PIECE>::finishing_of;
+    float *bias_row = slab + shape::SLAB;
+    int lane = threadIdx.x % 32;
 #pragma unroll
-        for (int i = 0; i < 2 * traits::PIECES; i++)
-            if (i == piece)
-                put_sums<traits::PIECE>(&acc[i / traits::PIECES][i % traits::PIECES * SUMS],
-                                        shared_offset(slab), shared_store);
-#else
-#pragma unroll
-    for (int piece = 0; piece < 2 * traits::PIECES; piece++) {
-        if (piece / traits::PIECES * HALF >= at.rows)
-            break;
-        put_sums<traits::PIECE>(&acc[piece / traits::PIECES][piece % traits::PIECES * SUMS],
-                                        shared_offset(slab), shared_store);
-#endif
+    for (int piece = 0; piece < S::COLS / PIECE; piece++) {
+        put_sums<PIECE>(&acc[piece * (PIECE / 2)], shared_offset(slab));
+        if (lane / (PIECE / 4) == piece)
+            reinterpret_cast<float4 *>(bias_row)[lane % (PIECE / 4)] = bias;
         __syncwarp();
-        finish<T, finishing<16, traits::PIECE, 1, 32>>(
-            o, slab, 0, threadIdx.x % 32, row + piece / traits::PIECES * HALF,
-            at.col + piece % traits::PIECES * traits::PIECE);
+        finish<T, shape>(o, slab, bias_row, lane, row, col + piece * PIECE);
         __syncwarp();
     }
 }
 
-/* Group 0 or 1: every other tile of the block, its products after the other's. */
-template <class T, class S>
+/* A warpgroup: half of every other tile of the block, its products after the other pair's. */
+template <class T, class S, int PIECE>
 __device__ void work_on_tiles(const output &o, const schedule &s, const ring<S> &r, int first,
                               int next, int group, float *slab)
 {
-    int steps = (s.k + SLICE - 1) / SLICE;
-    float acc[2][S::COLS / 2];
+    int steps = (s.k + SLICE - 1) / SLICE, pair = group / 2, half = group % 2;
     after_previous();
-    for (int tile = first + group * next, i = group; tile < s.tiles; tile += 2 * next, i += 2) {
+    for (int tile = first + pair * next, i = pair; tile < s.tiles; tile += 2 * next, i += 2) {
         place at = place_of<S>(s, tile, r.peer);
         position p = position_of<S>((uint32_t)i * steps);
-        int then = tile + next < s.tiles ? 2 - group : 0;
+        float4 bias = bias_of(o, at.col + threadIdx.x % 32 * 4);
+        float acc[S::COLS / 2] = {};
+        int then = tile + next < s.tiles ? 2 - pair : 0;
         if (i > 0)
-            named_wait(1 + group, 2 * GROUP);
-        if (at.rows == S::ROWS)
-            multiply<T, S, 2>(acc, r, p, steps, then);
-        else
-            multiply<T, S, 1>(acc, r, p, steps, then);
-        finish_tile<T, S>(o, acc, at, slab);
+            named_wait(1 + pair, 4 * GROUP);
+        if (half * HALF < at.rows) {
+            multiply<T, S>(acc, r, p, steps, half, then);
+            finish_tile<T, S, PIECE>(
+                o, acc, bias, at.row + half * HALF + threadIdx.x % GROUP / 32 * 16, at.col, slab);
+        } else {
+            pass<S>(r, p, steps, then);
+        }
     }
 }
 
 #endif
 
-template <class T, class S>
-__global__ void __launch_bounds__(persistent<S>::THREADS, 1)
+template <class T, class S, int PIECE>
+__global__ void __launch_bounds__(persistent<S, PIECE>::THREADS, 1)
     gemm_persistent(const __grid_constant__ copies c, const output o, const schedule s)
 {
 #if VT_SM90A
     extern __shared__ unsigned char raw[];
     unsigned char *memory = raw + (-shared_offset(raw) & 1023);
     unsigned char *slabs = memory + S::STAGES * S::STAGE;
-    using traits = persistent<S>;
-    ring<S> r(memory, reinterpret_cast<uint32_t *>(slabs + traits::SLABS),
-              S::PEERS > 1 ? cluster_rank() : 0);
+    using traits = persistent<S, PIECE>;
+    ring<S> r(memory, reinterpret_cast<uint32_t *>(slabs + traits::SLABS));
     int first = blockIdx.x / S::PEERS, next = gridDim.x / S::PEERS;
     let_next_start();
     if (threadIdx.x == 0) {
@@ -288,163 +273,111 @@ __global__ void __launch_bounds__(persistent<S>::THREADS, 1)
         prefetch_map(&c.w);
         r.init();
     }
-    if (S::PEERS > 1)
-        cluster_meet();
-    else
-        __syncthreads();
-    int group = warp_number() / 4;
-    if (group == 2) {
-        give_registers<traits::COPIER>();
-        if (threadIdx.x == 2 * GROUP)
+    cluster_meet();
+    int warp = warp_number();
+    if (warp >= 16) {
+        fewer_registers<COPIER>();
+        if (threadIdx.x == 4 * GROUP)
             copy_tiles<S>(c, s, r, first, next);
         __syncwarp();
     } else {
-        take_registers<traits::WORKER>();
-        work_on_tiles<T, S>(o, s, r, first, next, group,
-                            reinterpret_cast<float *>(slabs + threadIdx.x / 32 * traits::SLAB));
+        more_registers<WORKER>();
+        work_on_tiles<T, S, PIECE>(o, s, r, first, next, warp / 4,
+                                   reinterpret_cast<float *>(slabs + warp * traits::SLAB));
     }
-    if (S::PEERS > 1)
-        cluster_meet(); /* nobody leaves while others send */
+    cluster_meet(); /* nobody leaves while others send */
 #endif
 }
 
 /* ---- few rows ---- */
 
-template <class S, int SPLIT> struct shared_k {
-    static constexpr int PART = HALF / SPLIT; /* rows that a block finishes */
-    static constexpr int SLAB = PART * slab_of<S::COLS>::ROW_BYTES, SLABS = SPLIT * SLAB;
-    static constexpr int SHARED = 1024 + S::STAGES * S::STAGE + SLABS + 16 * S::STAGES;
-    static constexpr int THREADS = GROUP + 32, CLUSTER = S::PEERS * SPLIT;
-    static_assert(SHARED <= SHARED_MOST && S::ROWS == HALF && PART % 16 == 0 && CLUSTER <= 8, "");
+template <class S> struct small {
+    static constexpr int WORKERS = S::WARPS * 32, THREADS = WORKERS + 32;
+    using finishing_of = finishing<S::ROWS, S::COLS, WORKERS>;
+    static constexpr int SLAB = finishing_of::SLAB * 4, BIAS = S::COLS * 4;
+    static constexpr int SHARED = 1024 + S::STAGES * S::STAGE + SLAB + BIAS + 16 * S::STAGES;
+    static_assert(SHARED <= SHARED_MOST && S::ROWS == HALF && S::COLS / 4 <= WORKERS, "");
 };
 
 #if VT_SM90A
 
 template <class S>
-__device__ void copy_slices(const copies &c, const ring<S> &r, int row, int col, int begin, int end)
+__device__ void copy_slices(const copies &c, const ring<S> &r, int row, int col, int steps)
 {
-    int ahead = min(end - begin, S::STAGES);
+    int ahead = min(steps, S::STAGES);
     for (int i = 0; i < ahead; i++) {
-        r.expect(i, HALF);
-        r.copy_w(i, &c.w, (begin + i) * SLICE, col);
+        r.expect(i, S::ROWS);
+        r.copy_w(i, &c.w, i * SLICE, col);
     }
-    for (int i = begin + ahead; i < end; i++)
-        prefetch_box(&c.w, i * SLICE, col + r.peer % S::BLOCKS_M * S::W_BOX);
+    for (int i = ahead; i < steps; i++)
+        prefetch_box(&c.w, i * SLICE, col + r.peer * S::W_BOX);
     after_previous();
     for (int i = 0; i < ahead; i++)
-        r.copy_a(i, &c.a, (begin + i) * SLICE, row, HALF);
+        r.copy_a(i, &c.a, i * SLICE, row, S::ROWS);
     position p = position_of<S>(ahead);
-    for (int i = begin + ahead; i < end; i++, advance<S>(p)) {
+    for (int i = ahead; i < steps; i++, advance<S>(p)) {
         barrier_wait(r.empty + 8 * p.stage, p.parity ^ 1);
-        r.expect(p.stage, HALF);
+        r.expect(p.stage, S::ROWS);
         r.copy_w(p.stage, &c.w, i * SLICE, col);
-        r.copy_a(p.stage, &c.a, i * SLICE, row, HALF);
+        r.copy_a(p.stage, &c.a, i * SLICE, row, S::ROWS);
     }
-}
-
-/* Every warp's 16 rows to the block that finishes them, into the slab for what this one sends. */
-template <class S, int SPLIT>
-__device__ __forceinline__ void send_sums(const float (&acc)[S::COLS / 2], uint32_t slabs, int mine,
-                                          int peer)
-{
-    using traits = shared_k<S, SPLIT>;
-    int row = threadIdx.x / 32 * 16;
-    uint32_t to = slabs + mine * traits::SLAB + row % traits::PART * slab_of<S::COLS>::ROW_BYTES;
-    if (SPLIT > 1)
-        put_sums<S::COLS>(acc, cluster_offset(to, row / traits::PART * S::PEERS + peer),
-                          cluster_store);
-    else
-        put_sums<S::COLS>(acc, to, shared_store);
 }
 
 #endif
 
-template <class T, class S, int SPLIT>
-__global__ void __launch_bounds__(shared_k<S, SPLIT>::THREADS, 2)
-    gemm_split(const __grid_constant__ copies c, const output o, int k, int across)
+template <class T, class S>
+__global__ void __launch_bounds__(small<S>::THREADS, 1)
+    gemm_small(const __grid_constant__ copies c, const output o, int k, int across)
 {
 #if VT_SM90A
     extern __shared__ unsigned char raw[];
-    using traits = shared_k<S, SPLIT>;
+    using traits = small<S>;
     unsigned char *memory = raw + (-shared_offset(raw) & 1023);
-    unsigned char *slabs = memory + S::STAGES * S::STAGE;
-    uint32_t rank = traits::CLUSTER > 1 ? cluster_rank() : 0;
-    ring<S> r(memory, reinterpret_cast<uint32_t *>(slabs + traits::SLABS), rank);
-    int tile = blockIdx.x / traits::CLUSTER, mine = rank / S::PEERS;
-    int row = (tile / across * S::BLOCKS_M + r.peer % S::BLOCKS_M) * HALF;
-    int col = (tile % across * S::BLOCKS_N + r.peer / S::BLOCKS_M) * S::COLS;
-    int steps = (k + SLICE - 1) / SLICE;
-    int begin = steps * mine / SPLIT, end = steps * (mine + 1) / SPLIT;
-    if (begin == end) /* nothing left: a slice of zeros, from beyond the matrices */
-        begin = steps, end = steps + 1;
+    float *slab = reinterpret_cast<float *>(memory + S::STAGES * S::STAGE);
+    float *bias = slab + traits::finishing_of::SLAB;
+    ring<S> r(memory, reinterpret_cast<uint32_t *>(bias + S::COLS));
+    int tile = blockIdx.x / S::PEERS, steps = (k + SLICE - 1) / SLICE;
+    int row = (tile / across * S::PEERS + r.peer) * S::ROWS, col = tile % across * S::COLS;
     let_next_start();
-    if (threadIdx.x == GROUP) {
+    if (threadIdx.x == traits::WORKERS) {
         prefetch_map(&c.a);
         prefetch_map(&c.w);
         r.init();
     }
-    if (traits::CLUSTER > 1)
-        cluster_meet();
-    else
-        __syncthreads();
+    cluster_meet();
     int warp = warp_number();
-    if (warp < 4) {
-        float acc[1][S::COLS / 2];
-        multiply<T, S, 1>(acc, r, position_of<S>(0), end - begin, 0);
-        send_sums<S, SPLIT>(acc[0], shared_offset(slabs), mine, r.peer);
-    } else if (threadIdx.x == GROUP) {
-        copy_slices<S>(c, r, row, col, begin, end);
+    if (warp < S::WARPS) {
+        float acc[S::COLS / 2] = {};
+        if (threadIdx.x < S::COLS / 4)
+            reinterpret_cast<float4 *>(bias)[threadIdx.x] = bias_of(o, col + threadIdx.x * 4);
+        multiply<T, S>(acc, r, position_of<S>(0), steps, 0, 0);
+        put_sums<S::COLS>(acc, shared_offset(slab) + warp * 16 * slab_of<S::COLS>::ROW_BYTES);
+    } else {
+        if (threadIdx.x == traits::WORKERS)
+            copy_slices<S>(c, r, row, col, steps);
+        __syncwarp();
     }
-    __syncwarp();
-    if (traits::CLUSTER > 1)
-        cluster_sync(); /* sums have arrived; nobody leaves while others send */
-    else
-        __syncthreads();
-    if (warp < 4) {
+    cluster_sync(); /* sums are in the slab; nobody leaves while others send */
+    if (warp < S::WARPS) {
         after_previous();
-        finish<T, finishing<traits::PART, S::COLS, SPLIT, GROUP>>(
-            o, reinterpret_cast<float *>(slabs), traits::SLAB / 4, threadIdx.x,
-            row + mine * traits::PART, col);
+        finish<T, typename traits::finishing_of>(o, slab, bias, threadIdx.x, row, col);
     }
 #endif
 }
 
 /* ---- host ---- */
 
-typedef CUresult (*encode_function)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *,
-                                    const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
-                                    const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
-                                    CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
-
-/* The driver's, found at run time: the program starts without a driver. */
-encode_function find_encoder()
-{
-    void *f = nullptr;
-    cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-    cudaError_t e = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &f, 12000,
-                                                     cudaEnableDefault, &found);
-    return e == cudaSuccess && found == cudaDriverEntryPointSuccess ? (encode_function)f : nullptr;
-}
-
 /* Boxes of `box` rows, 64 elements wide, of a matrix [rows, k]. */
 int encode(CUtensorMap *map, const void *p, vt_dtype type, int rows, int k, int box)
 {
-    static const encode_function encoder = find_encoder();
-    if (!encoder)
-        return (int)cudaErrorNotSupported;
-    cuuint64_t sizes[] = {(cuuint64_t)k, (cuuint64_t)rows}, pitch[] = {(cuuint64_t)k * 2};
-    cuuint32_t boxes[] = {SLICE, (cuuint32_t)box}, steps[] = {1, 1};
-    CUresult e = encoder(
-        map, type == VT_F16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2,
-        const_cast<void *>(p), sizes, pitch, boxes, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-        CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    return e == CUDA_SUCCESS ? 0 : (int)cudaErrorInvalidValue;
+    const cuuint64_t sizes[] = {(cuuint64_t)k, (cuuint64_t)rows}, pitch[] = {(cuuint64_t)k * 2};
+    const cuuint32_t boxes[] = {SLICE, (cuuint32_t)box};
+    return tensor_map(map, type, 2, p, sizes, pitch, boxes);
 }
 
 template <class S> int encode_both(copies *c, const vt_cuda_gemm *g)
 {
-    int e = encode(&c->a, g->a, g->type, g->m, g->k, S::A_BOX);
+    int e = encode(&c->a, g->a, g->type, g->m, g->k, HALF);
     return e ? e : encode(&c->w, g->w, g->type, g->n, g->k, S::W_BOX);
 }
 
@@ -481,8 +414,8 @@ int ceil_div(int a, int b)
     return (a - 1) / b + 1;
 }
 
-/* What the busiest of `clusters` has to do when they take tiles in turns, in halves of a tile; low
- * tiles do the same work for more copies. */
+/* What the busiest of `clusters` has to do when they take tiles in turns, in halves of a tile. A low
+ * tile is assumed to take 1.25 halves: it needs as much of w as a tall one. */
 float busiest(int tall, int low, int clusters)
 {
     float most = 0;
@@ -496,7 +429,7 @@ float busiest(int tall, int low, int clusters)
 
 template <class S> schedule schedule_of(const vt_cuda_gemm *g, int clusters)
 {
-    int across = ceil_div(g->n, S::COLS * S::BLOCKS_N), halves = ceil_div(g->m, HALF * S::BLOCKS_M);
+    int across = ceil_div(g->n, S::COLS), halves = ceil_div(g->m, HALF * S::PEERS);
     int best = 0;
     float least = 3e38f;
     for (int pairs = (halves + 1) / 2, i = 0; pairs >= 0 && i < 64; pairs--, i++) {
@@ -506,12 +439,13 @@ template <class S> schedule schedule_of(const vt_cuda_gemm *g, int clusters)
             least = load, best = pairs;
     }
     int low = std::max(0, halves - 2 * best);
-    return {g->k, across, best * across, best * S::ROWS * S::BLOCKS_M, (best + low) * across};
+    return {g->k, across, best * across, best * S::ROWS * S::PEERS, (best + low) * across};
 }
 
-template <class T, class S> int run_persistent(const vt_cuda_gemm *g, cudaStream_t stream)
+template <class T, class S, int PIECE>
+int run_persistent(const vt_cuda_gemm *g, cudaStream_t stream)
 {
-    using traits = persistent<S>;
+    using traits = persistent<S, PIECE>;
     copies c;
     int device, processors, e = encode_both<S>(&c, g);
     if (!e)
@@ -522,21 +456,20 @@ template <class T, class S> int run_persistent(const vt_cuda_gemm *g, cudaStream
         return e;
     int clusters = processors / S::PEERS;
     schedule s = schedule_of<S>(g, clusters);
-    return launch_clusters(gemm_persistent<T, S>, std::min(clusters, s.tiles), S::PEERS,
+    return launch_clusters(gemm_persistent<T, S, PIECE>, std::min(clusters, s.tiles), S::PEERS,
                            traits::THREADS, traits::SHARED, stream, c, output_of(g), s);
 }
 
-template <class T, class S, int SPLIT> int run_split(const vt_cuda_gemm *g, cudaStream_t stream)
+template <class T, class S> int run_small(const vt_cuda_gemm *g, cudaStream_t stream)
 {
-    using traits = shared_k<S, SPLIT>;
+    using traits = small<S>;
     copies c;
     int e = encode_both<S>(&c, g);
     if (e)
         return e;
-    int across = ceil_div(g->n, S::COLS * S::BLOCKS_N);
-    int tiles = across * ceil_div(g->m, HALF * S::BLOCKS_M);
-    return launch_clusters(gemm_split<T, S, SPLIT>, tiles, traits::CLUSTER, traits::THREADS,
-                           traits::SHARED, stream, c, output_of(g), g->k, across);
+    int across = ceil_div(g->n, S::COLS), tiles = across * ceil_div(g->m, S::ROWS * S::PEERS);
+    return launch_clusters(gemm_small<T, S>, tiles, S::PEERS, traits::THREADS, traits::SHARED,
+                           stream, c, output_of(g), g->k, across);
 }
 
 /* ---- variants ---- */
@@ -546,27 +479,25 @@ typedef int (*run_function)(const vt_cuda_gemm *g, cudaStream_t stream);
 struct variant {
     const char *name;
     run_function f16, bf16;
-    int split; /* 0: persistent */
+    int rows, cols; /* of a tile of gemm_small, else 0 */
 };
 
-template <class S> constexpr variant make_persistent(const char *name)
+template <class S, int PIECE> constexpr variant make_persistent(const char *name)
 {
-    return {name, run_persistent<__half, S>, run_persistent<__nv_bfloat16, S>, 0};
+    return {name, run_persistent<__half, S, PIECE>, run_persistent<__nv_bfloat16, S, PIECE>, 0, 0};
 }
 
-template <class S, int SPLIT> constexpr variant make_split(const char *name)
+template <class S> constexpr variant make_small(const char *name)
 {
-    return {name, run_split<__half, S, SPLIT>, run_split<__nv_bfloat16, S, SPLIT>, SPLIT};
+    return {name, run_small<__half, S>, run_small<__nv_bfloat16, S>, S::ROWS, S::COLS};
 }
 
+/* The tile and the stages of the ring. */
 const variant variants[] = {
-    make_persistent<tiling<128, 192, 4, 2, 1>>("128x192m2"),
-    make_persistent<tiling<128, 192, 4, 1, 2>>("128x192n2"),
-    make_persistent<tiling<128, 128, 5, 2, 1>>("128x128m2"),
-    make_split<tiling<64, 96, 4, 1, 4>, 1>("64x96n4"),
-    make_split<tiling<64, 96, 4, 4, 1>, 1>("64x96m4"),
-    make_split<tiling<64, 96, 4, 1, 1>, 4>("64x96s4"),
-    make_split<tiling<64, 96, 4, 1, 2>, 4>("64x96n2s4"),
+    make_persistent<tiling<128, 128, 4, 2>, 64>("128x128x4"),
+    make_persistent<tiling<128, 128, 5, 2>, 32>("128x128x5"),
+    make_small<tiling<64, 96, 4, 4>>("64x96x4"), /* two blocks fit into a multiprocessor */
+    make_small<tiling<64, 96, 8, 4>>("64x96x8"),
 };
 
 } // namespace
@@ -576,25 +507,27 @@ extern "C" int vt_cuda_gemm_variants(void)
     return (int)(sizeof variants / sizeof *variants);
 }
 
-extern "C" const char *vt_cuda_gemm_name(int variant)
+extern "C" const char *vt_cuda_gemm_name(int number)
 {
-    return variants[variant].name;
+    return variants[number].name;
 }
 
-extern "C" bool vt_cuda_gemm_serves(int variant, const vt_cuda_gemm *g, int capability)
+extern "C" bool vt_cuda_gemm_serves(int number, const vt_cuda_gemm *g, int capability)
 {
-    if (variant < 0 || variant >= vt_cuda_gemm_variants() || capability != 90)
+    if (number < 0 || number >= vt_cuda_gemm_variants() || capability != 90)
         return false;
     if (g->type == VT_F32 || (g->y_type != g->type && g->y_type != VT_F32))
         return false;
     if (g->m < 1 || g->n < 8 || g->k < 8 || g->n % 8 || g->k % 8 || (g->add && g->act))
         return false;
-    const int most = 1 << 21; /* rows of a launch: keeps all counts of tiles in an int */
-    return g->m <= most && g->n <= most;
+    const variant &v = variants[number];
+    if (g->m > 1 << 24 || g->n > 1 << 20 || (double)g->m * g->n > 1e12)
+        return false; /* counts of tiles are ints */
+    return !v.rows || (double)ceil_div(g->m, v.rows) * ceil_div(g->n, v.cols) <= 600;
 }
 
-extern "C" int vt_cuda_gemm_run(int variant, const vt_cuda_gemm *g, cudaStream_t stream)
+extern "C" int vt_cuda_gemm_run(int number, const vt_cuda_gemm *g, cudaStream_t stream)
 {
-    const auto &v = variants[variant];
+    const variant &v = variants[number];
     return (g->type == VT_F16 ? v.f16 : v.bf16)(g, stream);
 }

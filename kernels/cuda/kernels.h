@@ -40,15 +40,6 @@ int vt_cuda_pool(vt_mat y, vt_mat x, int tokens, vt_pool how, int first, cudaStr
 
 /* ---- products of our own ---- */
 
-/* Until all kernels speak of vt_activation. */
-typedef vt_activation vt_cuda_act;
-enum {
-    VT_CUDA_NONE = VT_ACT_NONE,
-    VT_CUDA_GELU = VT_ACT_GELU,
-    VT_CUDA_GELU_TANH = VT_ACT_GELU_TANH,
-    VT_CUDA_QUICK_GELU = VT_ACT_QUICK_GELU
-};
-
 /* y [m, n] = act(a [m, k] w [n, k]^T + bias), or y += a w^T + bias where `add` (act is none then).
  * a and w have one type, rows contiguous; y has that type or fp32; sums are fp32. */
 typedef struct {
@@ -57,7 +48,7 @@ typedef struct {
     void *y;
     vt_dtype type, y_type;
     int m, n, k;
-    vt_cuda_act act;
+    vt_activation act;
     bool add;
 } vt_cuda_gemm;
 
@@ -92,7 +83,7 @@ typedef struct {
     int words; /* tokens and beyond are zero; words % 4 == 0. NULL: every pair is on */
 } vt_cuda_attention;
 
-/* mma.sync, 16-bit types, compute capability 8.0 and later. */
+/* mma.sync: 16-bit types, and tf32, compute capability 8.0 and later; few tokens on 9.0 by wgmma. */
 bool vt_cuda_attend_mma_serves(const vt_cuda_attention *a, int capability);
 int vt_cuda_attend_mma(const vt_cuda_attention *a, cudaStream_t stream);
 
