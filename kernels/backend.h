@@ -45,6 +45,8 @@ typedef struct {
      *      converting between fp32 on the host and the matrix's type ---- */
     void *(*alloc)(vt_device *dev, size_t bytes, const char *what, vt_status *st);
     void (*free)(vt_device *dev, void *p);
+    /* Takes at once what the next allocations will cut from. May be NULL: then each is for itself. */
+    int (*reserve)(vt_device *dev, size_t bytes, const char *what, vt_status *st);
     int (*upload)(vt_device *dev, vt_mat to, const float *from, vt_status *st);
     int (*download)(vt_device *dev, float *to, vt_mat from, vt_status *st);
     /* Memory of the host that the device reads and writes fast; zeroed. */
@@ -132,7 +134,9 @@ struct vt_device {
     bool host_memory;       /* its memory is the host's: the host may read and write it */
     int slice_tokens; /* about how many tokens a forward takes through the model at a time, so that
                          they stay in its cache; 0: all */
-    int threads;      /* CPU threads that operations may use */
+    int wave_rows; /* rows of a product that keep every part of the device busy to the end, whatever its
+                      columns; 0: any number does */
+    int threads; /* CPU threads that operations may use */
 };
 
 typedef struct vt_profile_entry {

@@ -1,7 +1,7 @@
 /* The forward pass of timm's plain Vision Transformer (Dosovitskiy et al. 2020), eval mode:
  *
  *   x  = [prefix tokens, patches W + b] + position embedding           norm_pre(x) in CLIP's
- *   x += proj(attention(norm1(x)));  x += fc2(act(fc1(norm2(x))))      in each block
+ *   x += proj(attention(norm1(x)));  x += fc2(act(fc1(norm2(x))))      in each block: attend, mlp
  *   logits = head(fc_norm(pool(norm(x))))
  *
  * and the buffers that it runs in. One text for every device and type; what a family of models
@@ -33,6 +33,18 @@ static vt_mat slice_of(const vt_stream *s, void *buffer, vt_dtype type, size_t r
     return mat(behind(buffer, vt_mat_bytes(before)), type, (size_t)s->images * rows, cols);
 }
 
+/* How many rows the MLP takes at a time: all, unless their hidden layer is large, and larger than q, k
+ * and v, which use the same memory before it; then as many as fit there, in whole waves. */
+static size_t mlp_rows(const vit_model *m, size_t rows)
+{
+    const size_t large = (size_t)128 << 20;
+    size_t hidden = (size_t)m->cfg.hidden, qkv = 3 * (size_t)m->cfg.width;
+    size_t wave = m->dev->wave_rows ? (size_t)m->dev->wave_rows : 1, fit = rows * qkv / hidden;
+    if (hidden <= qkv || rows * hidden * vt_dtype_bytes(m->dev->dtype) <= large || fit < wave)
+        return rows;
+    return fit / wave * wave;
+}
+
 static vt_mat residual(const vt_stream *s, const vit_model *m, const vit_acts *a)
 {
     return slice_of(s, a->x, s->dev->residual, (size_t)m->tokens, m->cfg.width);
@@ -44,29 +56,47 @@ static void norm(vt_stream *s, const char *name, vt_mat y, vt_mat x, vit_norm n,
         op_norm(s, name, y, x, n.gamma, n.beta, eps);
 }
 
-static void block(vt_stream *s, const vit_model *m, const vit_block *b, const vit_acts *a,
-                  const vt_attn_plan *plan)
+/* Rows first .. first + rows of m. */
+static vt_mat rows_of(vt_mat m, size_t first, size_t rows)
+{
+    vt_mat before = mat(m.p, m.type, first, m.cols);
+    return mat(behind(m.p, vt_mat_bytes(before)), m.type, rows, m.cols);
+}
+
+static void attend(vt_stream *s, const vit_model *m, const vit_block *b, const vit_acts *a,
+                   const vt_attn_plan *plan)
 {
     const vit_config *c = &m->cfg;
-    const vt_epilogue none = {0}, add = {.add = true}, act = {.act = c->act};
     vt_dtype type = s->dev->dtype;
-    size_t rows = (size_t)s->images * (size_t)m->tokens;
     vt_mat x = residual(s, m, a);
-    vt_mat xn = mat(a->narrow, type, rows, c->width), att = xn;
-    vt_mat qkv = mat(a->wide, type, rows, 3 * c->width);
-    vt_mat hid = mat(a->wide, type, rows, c->hidden);
+    vt_mat xn = mat(a->narrow, type, x.rows, c->width), att = xn;
+    vt_mat qkv = mat(a->wide, type, x.rows, 3 * c->width);
 
     op_norm(s, "norm1", xn, x, b->norm1.gamma, b->norm1.beta, c->norm_eps);
-    op_linear(s, "qkv", qkv, xn, b->qkv, none);
+    op_linear(s, "qkv", qkv, xn, b->qkv, (vt_epilogue){0});
     if (c->qk_norm)
         op_qk_norm(s, qkv, c->heads, m->head_dim, b->q_norm.gamma, b->q_norm.beta, b->k_norm.gamma,
                    b->k_norm.beta, c->norm_eps);
     op_attention(s, att, qkv, plan);
-    op_linear(s, "proj", x, att, b->proj, add);
+    op_linear(s, "proj", x, att, b->proj, (vt_epilogue){.add = true});
+}
 
-    op_norm(s, "norm2", xn, x, b->norm2.gamma, b->norm2.beta, c->norm_eps);
-    op_linear(s, "fc1", hid, xn, b->fc1, act);
-    op_linear(s, "fc2", x, hid, b->fc2, add);
+/* Over some rows at a time, so that the hidden layer takes no more memory than q, k, v. */
+static void mlp(vt_stream *s, const vit_model *m, const vit_block *b, const vit_acts *a)
+{
+    const vit_config *c = &m->cfg;
+    const vt_epilogue add = {.add = true}, act = {.act = c->act};
+    vt_mat all = residual(s, m, a);
+    vt_mat xn = mat(a->narrow, s->dev->dtype, all.rows, c->width);
+    size_t step = mlp_rows(m, all.rows);
+
+    op_norm(s, "norm2", xn, all, b->norm2.gamma, b->norm2.beta, c->norm_eps);
+    for (size_t first = 0; first < all.rows; first += step) {
+        size_t rows = all.rows - first < step ? all.rows - first : step;
+        vt_mat hid = mat(a->wide, s->dev->dtype, rows, c->hidden);
+        op_linear(s, "fc1", hid, rows_of(xn, first, rows), b->fc1, act);
+        op_linear(s, "fc2", rows_of(all, first, rows), hid, b->fc2, add);
+    }
 }
 
 static void embed(vt_stream *s, const vit_model *m, const vit_acts *a)
@@ -121,7 +151,8 @@ static void forward_slice(vt_stream *s, const vit_model *m, const vit_acts *a,
     embed(s, m, a);
     for (int i = 0; i < m->cfg.layers; i++) {
         s->layer = i;
-        block(s, m, &m->block[i], a, plan[i]);
+        attend(s, m, &m->block[i], a, plan[i]);
+        mlp(s, m, &m->block[i], a);
     }
     s->layer = -1;
     norm(s, "norm", x, x, m->norm, m->cfg.norm_eps);
@@ -143,7 +174,6 @@ void vit_forward(vt_stream *s, const vit_model *m, const vit_acts *a,
 /* ---- buffers ---- */
 
 typedef struct {
-    const char *name;
     size_t bytes;
     void **p;
 } buffer;
@@ -171,19 +201,18 @@ static void buffers(buffer out[BUFFERS], vit_acts *a, const vit_model *m, int im
     size_t rows = slice * (size_t)m->tokens, patches = slice * (size_t)(m->grid_h * m->grid_w);
     size_t patch = (size_t)c->channels * (size_t)c->patch_h * (size_t)c->patch_w;
     size_t wide = larger(aligned(patches * width * stream) + patches * patch * type,
-                         rows * type * larger(3 * width, (size_t)c->hidden));
+                         type * larger(rows * 3 * width, mlp_rows(m, rows) * (size_t)c->hidden));
     const buffer table[BUFFERS] = {
-        {"input",
-         b * (size_t)c->channels * (size_t)c->img_h * (size_t)c->img_w *
+        {b * (size_t)c->channels * (size_t)c->img_h * (size_t)c->img_w *
              vt_dtype_bytes(m->dev->input),
          &a->input},
-        {"residual stream", b * (size_t)m->tokens * width * stream, &a->x},
-        {"normalised tokens", rows * width * type, &a->narrow},
-        {"qkv and MLP", wide, &a->wide},
-        {"features", b * width * 4, (void **)&a->pooled},
-        {"distillation features", m->head_dist ? b * width * 4 : 0, (void **)&a->pooled2},
-        {"head input", slice * width * type, &a->operand},
-        {"logits", b * (size_t)m->outputs * 4, (void **)&a->logits},
+        {b * (size_t)m->tokens * width * stream, &a->x},
+        {rows * width * type, &a->narrow},
+        {wide, &a->wide},
+        {b * width * 4, (void **)&a->pooled},
+        {m->head_dist ? b * width * 4 : 0, (void **)&a->pooled2},
+        {slice * width * type, &a->operand},
+        {b * (size_t)m->outputs * 4, (void **)&a->logits},
     };
     for (int i = 0; i < BUFFERS; i++)
         out[i] = table[i];
@@ -196,32 +225,27 @@ size_t vit_acts_bytes(const vit_model *m, int images)
     buffers(table, &a, m, images);
     size_t sum = 0;
     for (int i = 0; i < BUFFERS; i++)
-        sum += table[i].bytes;
+        sum += aligned(table[i].bytes);
     return sum;
 }
 
+/* One block for all. */
 int vit_acts_alloc(vit_acts *a, const vit_model *m, int images, vt_status *st)
 {
     buffer table[BUFFERS];
     *a = (vit_acts){.images = images, .slice = vit_slice(m, images)};
     buffers(table, a, m, images);
-    for (int i = 0; i < BUFFERS; i++) {
-        *table[i].p = m->dev->ops->alloc(m->dev, table[i].bytes, table[i].name, st);
-        if (!*table[i].p) {
-            vit_acts_free(a, m->dev);
-            return -1;
-        }
-        a->bytes += table[i].bytes;
-    }
-    return 0;
+    a->bytes = vit_acts_bytes(m, images);
+    a->block = m->dev->ops->alloc(m->dev, a->bytes, "activations", st);
+    char *at = a->block;
+    for (int i = 0; at && i < BUFFERS; at += aligned(table[i].bytes), i++)
+        *table[i].p = at;
+    return a->block ? 0 : -1;
 }
 
 void vit_acts_free(vit_acts *a, vt_device *dev)
 {
-    void *all[BUFFERS] = {a->input,  a->x,       a->narrow,  a->wide,
-                          a->pooled, a->pooled2, a->operand, a->logits};
-    for (int i = 0; i < BUFFERS; i++)
-        if (all[i])
-            dev->ops->free(dev, all[i]);
+    if (a->block)
+        dev->ops->free(dev, a->block);
     *a = (vit_acts){0};
 }

@@ -86,6 +86,7 @@ typedef struct {
     float *pooled2; /* [B, D], distilled models: the distillation token's */
     void *operand;  /* [S, D] in the device's type, for the head */
     float *logits;  /* [B, outputs] */
+    void *block;    /* of `bytes` bytes, in which all of these lie */
     size_t bytes;
 } vit_acts;
 

@@ -468,6 +468,15 @@ void vit_shape(vit_model *m, const vit_config *c, vt_device *dev)
     m->outputs = c->classes ? c->classes : c->width;
 }
 
+/* What the device takes for its padding comes on top: some bytes a tensor. */
+static int reserve(vt_device *dev, const vit_needs *needs, size_t tensors, vt_status *st)
+{
+    enum { PADDING = 2048 };
+    if (!dev->ops->reserve)
+        return 0;
+    return dev->ops->reserve(dev, needs->bytes + tensors * PADDING, "weights", st);
+}
+
 int vit_load(vit_model *m, const vit_config *cfg, const st_reader *r, const char *path,
              vt_device *dev, int images, const vit_needs *needs, vt_status *st)
 {
@@ -478,7 +487,7 @@ int vit_load(vit_model *m, const vit_config *cfg, const st_reader *r, const char
     w.rows = (size_t)images * (size_t)m->tokens;
     m->parameters = needs->parameters;
     m->block = vt_alloc((size_t)cfg->layers, sizeof *m->block, "blocks", st);
-    if (!m->block || stages(&w))
+    if (!m->block || stages(&w) || reserve(dev, needs, st_count(r), st))
         w.failed = true;
     else
         walk_model(&w);

@@ -1,4 +1,4 @@
-/* The CUDA device and its streams: memory, transfers, the clock, recorded forwards, the table of
+/* The CUDA device and its streams: transfers on a stream, the clock, recorded forwards, the table of
  * operations. Kernels are launched through kernels.h; products and attention have files of their own.
  *
  * A forward is recorded as a CUDA graph the first time that it runs with a number of images, and
@@ -10,8 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { STAGING = 4 << 20 /* bytes that an upload or download moves at a time */ };
 
 /* ---- errors ---- */
 
@@ -32,115 +30,7 @@ void vt_cuda_note(vt_stream *s, int error, const char *what)
             cudaGetErrorString((cudaError_t)error), s->layer);
 }
 
-/* ---- memory ---- */
-
-void *vt_cuda_malloc(vt_device *dev, size_t bytes, const char *what, vt_status *st)
-{
-    void *p = NULL;
-    size_t available = 0, all;
-    cudaSetDevice(((cuda_device *)dev)->index);
-    int error = cudaMalloc(&p, bytes ? bytes : 1);
-    if (!error)
-        return p;
-    if (error != cudaErrorMemoryAllocation) {
-        vt_cuda_fail(dev, error, what, st);
-        return NULL;
-    }
-    cudaGetLastError();
-    cudaMemGetInfo(&available, &all);
-    vt_fail(st, VT_MACHINE, "%s: out of memory for %s (needed %.4g MiB, free %.4g MiB)",
-            ((cuda_device *)dev)->name, what, (double)bytes / 1048576, (double)available / 1048576);
-    return NULL;
-}
-
-static void *cuda_alloc(vt_device *dev, size_t bytes, const char *what, vt_status *st)
-{
-    void *p = vt_cuda_malloc(dev, bytes, what, st);
-    int error = p ? cudaMemset(p, 0, bytes) : 0;
-    if (p && !error)
-        error = cudaStreamSynchronize(0);
-    if (error) {
-        vt_cuda_fail(dev, error, what, st);
-        cudaFree(p);
-        return NULL;
-    }
-    return p;
-}
-
-static void cuda_free(vt_device *dev, void *p)
-{
-    cudaSetDevice(((cuda_device *)dev)->index);
-    cudaFree(p);
-}
-
-static void *cuda_host_alloc(vt_device *dev, size_t bytes, const char *what, vt_status *st)
-{
-    void *p = NULL;
-    cudaSetDevice(((cuda_device *)dev)->index);
-    int error = cudaHostAlloc(&p, bytes ? bytes : 1, cudaHostAllocDefault);
-    if (error) {
-        vt_cuda_fail(dev, error, what, st);
-        return NULL;
-    }
-    memset(p, 0, bytes);
-    return p;
-}
-
-static void cuda_host_free(vt_device *dev, void *p)
-{
-    cudaSetDevice(((cuda_device *)dev)->index);
-    cudaFreeHost(p);
-}
-
-static size_t cuda_free_memory(vt_device *dev)
-{
-    size_t available = 0, all;
-    cudaSetDevice(((cuda_device *)dev)->index);
-    return cudaMemGetInfo(&available, &all) == cudaSuccess ? available : 0;
-}
-
-/* ---- transfers: between fp32 on the host and the matrix's type, through a buffer on the device
- *      where they differ ---- */
-
-static int transfer(vt_device *dev, vt_mat on_device, float *host, bool up, vt_status *st)
-{
-    size_t n = on_device.rows * (size_t)on_device.cols, step = STAGING / sizeof(float), part;
-    char *at = on_device.p;
-    void *staging = on_device.type == VT_F32 ? NULL : vt_cuda_malloc(dev, STAGING, "staging", st);
-    int error = 0;
-    if (on_device.type != VT_F32 && !staging)
-        return -1;
-    cudaSetDevice(((cuda_device *)dev)->index);
-    for (; n && !error; n -= part, host += part, at += part * vt_dtype_bytes(on_device.type)) {
-        part = staging && n > step ? step : n;
-        void *near = staging ? staging : at;
-        if (up) {
-            error = cudaMemcpy(near, host, part * sizeof *host, cudaMemcpyHostToDevice);
-            if (!error && staging)
-                error = vt_cuda_cast(at, on_device.type, staging, VT_F32, part, 0);
-        } else {
-            if (staging)
-                error = vt_cuda_cast(staging, VT_F32, at, on_device.type, part, 0);
-            if (!error)
-                error = cudaMemcpy(host, near, part * sizeof *host, cudaMemcpyDeviceToHost);
-        }
-        if (!error)
-            error = cudaStreamSynchronize(0);
-    }
-    if (staging)
-        cudaFree(staging);
-    return error ? vt_cuda_fail(dev, error, up ? "upload" : "download", st) : 0;
-}
-
-static int cuda_upload(vt_device *dev, vt_mat to, const float *from, vt_status *st)
-{
-    return transfer(dev, to, (float *)from, true, st);
-}
-
-static int cuda_download(vt_device *dev, float *to, vt_mat from, vt_status *st)
-{
-    return transfer(dev, from, to, false, st);
-}
+/* ---- transfers in order with the operations ---- */
 
 /* The kernel reads the pinned memory itself: no buffer on the device, and it runs beside what other
  * streams compute. */
@@ -182,9 +72,9 @@ static void cuda_stream_close(vt_stream *stream)
     drop_graphs(s);
     vt_cuda_products_free(s->products);
     if (s->workspace)
-        cudaFree(s->workspace);
+        vt_cuda_release(stream->dev, s->workspace);
     if (s->scratch)
-        cudaFree(s->scratch);
+        vt_cuda_release(stream->dev, s->scratch);
     if (s->from)
         cudaEventDestroy(s->from);
     if (s->to)
@@ -218,7 +108,7 @@ static vt_stream *cuda_stream_open(vt_device *dev, vt_status *st)
 static size_t cuda_stream_bytes(const vt_stream *stream)
 {
     const cuda_stream *s = (const cuda_stream *)stream;
-    return s->scratch_bytes + s->workspace_bytes;
+    return s->scratch_bytes + s->workspace_bytes + VT_CUDA_STAGING;
 }
 
 /* Recorded forwards hold the old address: they go with it. */
@@ -233,7 +123,7 @@ int vt_cuda_need_scratch(vt_stream *stream, size_t bytes, const char *what, vt_s
     if (s->scratch) {
         cudaStreamSynchronize(s->stream);
         drop_graphs(s);
-        cudaFree(s->scratch);
+        vt_cuda_release(stream->dev, s->scratch);
     }
     s->scratch = NULL;
     s->scratch_bytes = 0;
@@ -435,28 +325,37 @@ static void cuda_cast(vt_stream *s, vt_mat y, vt_mat x)
 
 /* ---- the device ---- */
 
+/* Whole batches are fastest (measured with 6,304 to 50,432 tokens); this bounds the memory of huge ones. */
+enum { SLICE_TOKENS = 1 << 16 };
+
 static void cuda_close(vt_device *device)
 {
     cuda_device *dev = (cuda_device *)device;
     if (!dev)
         return;
     cudaSetDevice(dev->index);
+    vt_cuda_release_all(dev);
+    if (dev->staging)
+        cudaFree(dev->staging);
     vt_lt_close(dev->lt);
     vt_tuned_close(dev->tuned);
     pthread_mutex_destroy(&dev->lock);
+    pthread_mutex_destroy(&dev->memory_lock);
+    pthread_mutex_destroy(&dev->transfer_lock);
     vt_free(dev);
 }
 
 static const vt_backend_ops cuda_ops = {
     .name = "cuda",
     .close = cuda_close,
-    .alloc = cuda_alloc,
-    .free = cuda_free,
-    .host_alloc = cuda_host_alloc,
-    .host_free = cuda_host_free,
-    .free_memory = cuda_free_memory,
-    .upload = cuda_upload,
-    .download = cuda_download,
+    .alloc = vt_cuda_alloc,
+    .free = vt_cuda_release,
+    .reserve = vt_cuda_reserve,
+    .host_alloc = vt_cuda_host_alloc,
+    .host_free = vt_cuda_host_free,
+    .free_memory = vt_cuda_free_memory,
+    .upload = vt_cuda_upload,
+    .download = vt_cuda_download,
     .linear_load = vt_cuda_linear_load,
     .linear_free = vt_cuda_linear_free,
     .linear_bytes = vt_cuda_linear_bytes,
@@ -526,6 +425,7 @@ static int find_device(cuda_device *dev, int index, vt_status *st)
     if (!failed) {
         dev->index = index;
         dev->capability = 10 * p->major + p->minor;
+        dev->base.wave_rows = 128 * p->multiProcessorCount; /* tiles are 128 high */
         snprintf(dev->card, sizeof dev->card, "%.60s", p->name);
         snprintf(dev->name, sizeof dev->name, "cuda:%d (%.60s)", index, p->name);
         if ((error = cudaSetDevice(index)) || (error = cudaFree(NULL)))
@@ -544,8 +444,10 @@ vt_device *vt_cuda_open(vt_dtype dtype, bool tf32, int index, int threads, vt_st
     dev->base = (vt_device){.ops = &cuda_ops, .dtype = dtype, .tf32 = tf32, .threads = threads};
     dev->base.arithmetic = tf32 ? "tf32" : names[dtype];
     dev->base.input = dev->base.residual = dtype;
-    dev->base.slice_tokens = getenv("VITRUN_SLICE") ? atoi(getenv("VITRUN_SLICE")) : 8192;
+    dev->base.slice_tokens = SLICE_TOKENS;
     pthread_mutex_init(&dev->lock, NULL);
+    pthread_mutex_init(&dev->memory_lock, NULL);
+    pthread_mutex_init(&dev->transfer_lock, NULL);
     if (!find_device(dev, index, st) && (dev->lt = vt_lt_open(st)) &&
         (dev->tuned = vt_tuned_open(dev->card, vt_lt_version(dev->lt), st)))
         return &dev->base;

@@ -1,7 +1,8 @@
 /* The inside of the CUDA back end: what its host files share. Nothing outside kernels/cuda and its
  * tests includes this.
  *
- *   backend.c    device, memory, streams, recorded forwards, the table of operations
+ *   backend.c    device, streams, recorded forwards, the table of operations
+ *   memory.c     blocks of device memory, transfers that wait
  *   linear.c     products: cuBLASLt or our own, whichever is faster on the shape
  *   attention.c  plans: layouts on the device, which launcher serves a group
  *   tuned.c      what was found fastest, remembered on disk
@@ -17,11 +18,16 @@
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/lt.h"
 
+typedef struct vt_cuda_chunk vt_cuda_chunk;     /* memory.c */
 typedef struct vt_tuned vt_tuned;               /* tuned.c */
 typedef struct vt_cuda_product vt_cuda_product; /* linear.c: a product prepared for its shapes */
 typedef struct vt_cuda_layout vt_cuda_layout;   /* attention.c: a mask's layout on the device */
 
-enum { VT_CUDA_GRAPHS = 4, VT_CUDA_WORKSPACE = 32 << 20 /* bytes, as cuBLAS wants on Hopper */ };
+enum {
+    VT_CUDA_GRAPHS = 4,
+    VT_CUDA_WORKSPACE = 2 << 20, /* bytes, for cuBLASLt */
+    VT_CUDA_STAGING = 1 << 19,   /* bytes that an upload or download converts at a time */
+};
 
 typedef struct {
     vt_device base;
@@ -33,6 +39,9 @@ typedef struct {
     vt_lt *lt;
     vt_tuned *tuned;         /* under the lock */
     vt_cuda_layout *layouts; /* under the lock: those in use */
+    pthread_mutex_t memory_lock, transfer_lock;
+    vt_cuda_chunk *chunks; /* under memory_lock */
+    void *staging;         /* VT_CUDA_STAGING bytes, under transfer_lock; NULL: not used yet */
 } cuda_device;
 
 typedef struct {
@@ -64,8 +73,17 @@ void vt_cuda_note(vt_stream *s, int error, const char *what);
 
 int vt_cuda_need_scratch(vt_stream *s, size_t bytes, const char *what, vt_status *st);
 
-/* Device memory, not zeroed; fails with the sizes. */
+/* memory.c; malloc's is not zeroed. Failures name the sizes. */
 void *vt_cuda_malloc(vt_device *dev, size_t bytes, const char *what, vt_status *st);
+void *vt_cuda_alloc(vt_device *dev, size_t bytes, const char *what, vt_status *st);
+void vt_cuda_release(vt_device *dev, void *p);
+int vt_cuda_reserve(vt_device *dev, size_t bytes, const char *what, vt_status *st);
+void vt_cuda_release_all(cuda_device *dev);
+void *vt_cuda_host_alloc(vt_device *dev, size_t bytes, const char *what, vt_status *st);
+void vt_cuda_host_free(vt_device *dev, void *p);
+size_t vt_cuda_free_memory(vt_device *dev);
+int vt_cuda_upload(vt_device *dev, vt_mat to, const float *from, vt_status *st);
+int vt_cuda_download(vt_device *dev, float *to, vt_mat from, vt_status *st);
 
 /* ---- timing of candidates ---- */
 /* Runs `run(user, candidate)` on the stream for each of `candidates`, several times in turn, and

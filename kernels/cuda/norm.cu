@@ -6,7 +6,7 @@
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/kernels.h"
 
-static const int WARPS = 4; /* rows of a block */
+static const int WARPS = 4; /* rows of a block, at most */
 
 __device__ __forceinline__ float warp_sum(float v)
 {
@@ -38,26 +38,35 @@ template <typename T> __device__ __forceinline__ void store4(T *p, float4 v)
 
 /* ---- rows whose width is a multiple of 4, VECS * 128 at most ---- */
 
+/* Lane `lane` has the values 4 (lane + 32 i). */
+template <typename X, int VECS>
+__device__ __forceinline__ void load_row(float4 (&v)[VECS], const X *x, int lane, int vecs)
+{
+#pragma unroll
+    for (int i = 0; i < VECS; i++)
+        v[i] = lane + 32 * i < vecs ? load4(x + 4 * (lane + 32 * i)) : make_float4(0, 0, 0, 0);
+}
+
+/* gamma and beta are weights: they are fetched while the kernel before is still at work. */
 template <typename X, typename Y, int VECS>
 __global__ void __launch_bounds__(32 * WARPS)
     norm_kernel(Y *y, const X *x, size_t rows, int cols, const float *gamma, const float *beta,
                 float eps)
 {
-    size_t row = (size_t)blockIdx.x * WARPS + threadIdx.x / 32;
+    size_t row = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) / 32;
     int lane = threadIdx.x % 32, vecs = cols / 4;
-    float4 v[VECS];
+    float4 v[VECS], g[VECS], b[VECS];
     float sum = 0, squares = 0;
+    load_row(g, gamma, lane, vecs);
+    load_row(b, beta, lane, vecs);
     after_previous();
     let_next_start();
     if (row >= rows)
         return;
-    x += row * cols;
+    load_row(v, x + row * cols, lane, vecs);
 #pragma unroll
-    for (int i = 0; i < VECS; i++) {
-        int at = lane + 32 * i;
-        v[i] = at < vecs ? load4(x + 4 * at) : make_float4(0, 0, 0, 0);
+    for (int i = 0; i < VECS; i++)
         sum += (v[i].x + v[i].y) + (v[i].z + v[i].w);
-    }
     float mean = warp_sum(sum) / cols;
 #pragma unroll
     for (int i = 0; i < VECS; i++) {
@@ -69,14 +78,11 @@ __global__ void __launch_bounds__(32 * WARPS)
     float scale = rsqrtf(warp_sum(squares) / cols + eps);
     y += row * cols;
 #pragma unroll
-    for (int i = 0; i < VECS; i++) {
-        int at = lane + 32 * i;
-        if (at >= vecs)
-            continue;
-        float4 g = load4(gamma + 4 * at), b = load4(beta + 4 * at);
-        store4(y + 4 * at, make_float4(v[i].x * scale * g.x + b.x, v[i].y * scale * g.y + b.y,
-                                       v[i].z * scale * g.z + b.z, v[i].w * scale * g.w + b.w));
-    }
+    for (int i = 0; i < VECS; i++)
+        if (lane + 32 * i < vecs)
+            store4(y + 4 * (lane + 32 * i),
+                   make_float4(v[i].x * scale * g[i].x + b[i].x, v[i].y * scale * g[i].y + b[i].y,
+                               v[i].z * scale * g[i].z + b[i].z, v[i].w * scale * g[i].w + b[i].w));
 }
 
 /* ---- any width: three passes over the row, value by value; y may be x ---- */
@@ -104,7 +110,7 @@ __global__ void __launch_bounds__(32 * WARPS)
     norm_any_kernel(Y *y, const X *x, size_t rows, int cols, const float *gamma, const float *beta,
                     float eps)
 {
-    size_t row = (size_t)blockIdx.x * WARPS + threadIdx.x / 32;
+    size_t row = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) / 32;
     after_previous();
     let_next_start();
     if (row < rows)
@@ -128,9 +134,9 @@ __global__ void __launch_bounds__(32 * WARPS)
 
 /* ---- launching ---- */
 
-static unsigned blocks_for(size_t rows)
+static unsigned blocks_for(size_t rows, int warps)
 {
-    return (unsigned)((rows + WARPS - 1) / WARPS);
+    return (unsigned)((rows + warps - 1) / warps);
 }
 
 template <typename X, typename Y>
@@ -140,6 +146,7 @@ static int norm(vt_mat y, vt_mat x, const float *gamma, const float *beta, float
     void (*kernel)(Y *, const X *, size_t, int, const float *, const float *, float) =
         norm_any_kernel<X, Y>;
     int vecs = x.cols % 4 ? 99 : (x.cols + 127) / 128;
+    int warps = x.rows < 2048 ? 1 : WARPS; /* few rows: over all multiprocessors */
     if (vecs <= 3)
         kernel = norm_kernel<X, Y, 3>;
     else if (vecs <= 6)
@@ -148,8 +155,8 @@ static int norm(vt_mat y, vt_mat x, const float *gamma, const float *beta, float
         kernel = norm_kernel<X, Y, 8>;
     else if (vecs <= 16)
         kernel = norm_kernel<X, Y, 16>;
-    return launch(kernel, blocks_for(x.rows), 32 * WARPS, 0, stream, (Y *)y.p, (const X *)x.p,
-                  x.rows, x.cols, gamma, beta, eps);
+    return launch(kernel, blocks_for(x.rows, warps), 32 * warps, 0, stream, (Y *)y.p,
+                  (const X *)x.p, x.rows, x.cols, gamma, beta, eps);
 }
 
 extern "C" int vt_cuda_norm(vt_mat y, vt_mat x, const float *gamma, const float *beta, float eps,
@@ -174,7 +181,7 @@ template <typename T>
 static int qk_norm(vt_mat qkv, int heads, int head_dim, const float *q_gamma, const float *q_beta,
                    const float *k_gamma, const float *k_beta, float eps, cudaStream_t stream)
 {
-    return launch(qk_norm_kernel<T>, blocks_for(qkv.rows * 2 * heads), 32 * WARPS, 0, stream,
+    return launch(qk_norm_kernel<T>, blocks_for(qkv.rows * 2 * heads, WARPS), 32 * WARPS, 0, stream,
                   (T *)qkv.p, qkv.rows, heads, head_dim, q_gamma, q_beta, k_gamma, k_beta, eps);
 }
 
