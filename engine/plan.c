@@ -132,7 +132,8 @@ static int choose(vt_plans *p, vt_planned_group *g, vt_attn_group *to, const vt_
                          .threads = setup->dev->host_memory ? setup->threads : 1,
                          .masked = m != NULL,
                          .nnz = g->pub.nnz,
-                         .tiles = m ? m->tiles : 0};
+                         .tiles = m ? m->tiles : 0,
+                         .row_max = g->pub.row_max};
     for (int k = 0; k < VT_ATTN_KERNELS; k++)
         work.serves[k] = vt_attention_serves(setup->dev, (vt_attn_kernel)k, setup->head_dim);
     vt_attn_choice choice;

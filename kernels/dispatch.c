@@ -46,7 +46,10 @@ double vt_attn_predict(const vt_attn_costs *c, vt_attn_kernel kernel, const vt_a
     default:
         ns = c->reference * n * n * d;
     }
-    return 1e-6 * (c->launch + ns * w->images * w->heads / w->threads);
+    ns = ns * w->images * w->heads / w->threads;
+    if (kernel == VT_ATTN_ROWS)
+        ns = fmax(ns, c->longest * w->row_max);
+    return 1e-6 * (c->launch + ns);
 }
 
 vt_attn_kernel vt_attn_fastest_sparse(const double ms[VT_ATTN_KERNELS])
@@ -90,13 +93,10 @@ static void by_cost(vt_attn_choice *out, double density, double threshold)
              vt_attn_kernel_name(sparse), out->ms[sparse], out->ms[VT_ATTN_DENSE]);
 }
 
-int vt_attn_choose(vt_attn_choice *out, const vt_attn_wish *wish, const vt_attn_work *w,
-                   const vt_attn_costs *c, vt_status *st)
+static int by_rule(vt_attn_choice *out, const vt_attn_wish *wish, const vt_attn_work *w,
+                   vt_status *st)
 {
     double density = (double)w->nnz / ((double)w->tokens * w->tokens);
-    memset(out, 0, sizeof *out);
-    for (int k = 0; k < VT_ATTN_KERNELS; k++)
-        out->ms[k] = w->serves[k] ? vt_attn_predict(c, (vt_attn_kernel)k, w) : INFINITY;
     if (!w->masked) {
         out->kernel = VT_ATTN_DENSE;
         snprintf(out->reason, sizeof out->reason, "no mask");
@@ -109,4 +109,20 @@ int vt_attn_choose(vt_attn_choice *out, const vt_attn_wish *wish, const vt_attn_
     else
         by_cost(out, density, wish->threshold);
     return 0;
+}
+
+int vt_attn_choose(vt_attn_choice *out, const vt_attn_wish *wish, const vt_attn_work *w,
+                   const vt_attn_costs *c, vt_status *st)
+{
+    memset(out, 0, sizeof *out);
+    for (int k = 0; k < VT_ATTN_KERNELS; k++)
+        out->ms[k] = w->serves[k] ? vt_attn_predict(c, (vt_attn_kernel)k, w) : INFINITY;
+    if (by_rule(out, wish, w, st))
+        return -1;
+    if (isfinite(out->ms[out->kernel]))
+        return 0;
+    return vt_fail(st, VT_USAGE,
+                   "kernel %s: this device has none for heads of size %d (another --kernel or "
+                   "--dtype may serve)",
+                   vt_attn_kernel_name(out->kernel), w->head_dim);
 }

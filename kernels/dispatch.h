@@ -6,7 +6,8 @@
  *   tiles  pack N d + (tile (d + soft)) tiles + mask tiles + group T
  *   rows   widen N d + (pair (d + pair_soft)) nnz + row N
  * summed over images and heads and divided by the threads, plus `launch`. Constants of a GPU are those
- * of the whole device, whose threads count as one. `reference` is never chosen by itself.
+ * of the whole device, whose threads count as one; there, `rows` takes at least longest row_max, because
+ * one warp has the longest row. `reference` is never chosen by itself.
  */
 #ifndef VT_DISPATCH_H
 #define VT_DISPATCH_H
@@ -17,13 +18,14 @@ typedef struct vt_attn_costs { /* of one device, type, instruction set; see the 
     double pack, tile, soft, mask, group;
     double widen, pair, pair_soft, row;
     double reference; /* per pair and head_dim */
-    double launch;
+    double launch, longest;
 } vt_attn_costs;
 
 typedef struct { /* one layer's head group */
     int images, heads, tokens, head_dim, threads;
     bool masked;
     int64_t nnz, tiles;           /* allowed pairs; tiles that the tiles layout lists */
+    int row_max;                  /* allowed keys of the fullest row */
     bool serves[VT_ATTN_KERNELS]; /* which kernels the device has for this head_dim */
 } vt_attn_work;
 
@@ -44,7 +46,8 @@ typedef struct {
 
 double vt_attn_predict(const vt_attn_costs *c, vt_attn_kernel kernel, const vt_attn_work *w);
 
-/* Fails (VT_USAGE) where wish->kernel names no kernel, or one that cannot serve. */
+/* Fails (VT_USAGE) where wish->kernel names no kernel, and where the kernel that it or the rule names
+ * cannot serve. */
 int vt_attn_choose(vt_attn_choice *out, const vt_attn_wish *wish, const vt_attn_work *w,
                    const vt_attn_costs *c, vt_status *st);
 

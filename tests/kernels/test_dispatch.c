@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stdint.h>
 #include <string.h>
+#include <math.h>
 #include <cmocka.h>
 
 #include "kernels/dispatch.h"
@@ -117,9 +118,42 @@ static void time_grows_with_work_and_shrinks_with_threads(void **state)
     }
 }
 
+static void a_kernel_that_cannot_serve_is_never_taken(void **state)
+{
+    (void)state;
+    vt_attn_choice c;
+    vt_status st = {0};
+    vt_attn_work w = work(10, 1);
+    w.serves[VT_ATTN_TILES] = false; /* which would be the cheapest */
+    assert_int_equal(choose(automatic, w).kernel, VT_ATTN_ROWS);
+    assert_true(isinf(choose(automatic, w).ms[VT_ATTN_TILES]));
+    vt_attn_wish tiles = {.rule = VT_RULE_AUTO, .threshold = 0.30, .kernel = "tiles"};
+    assert_int_equal(vt_attn_choose(&c, &tiles, &w, &costs, &st), -1);
+    assert_int_equal(st.code, VT_USAGE);
+    assert_non_null(strstr(st.text, "tiles"));
+    w.serves[VT_ATTN_ROWS] = false;
+    assert_int_equal(choose(automatic, w).kernel, VT_ATTN_DENSE);
+    assert_int_equal(choose(by_density, w).kernel, VT_ATTN_DENSE);
+    w.masked = w.serves[VT_ATTN_DENSE] = false;
+    assert_int_equal(vt_attn_choose(&c, &automatic, &w, &costs, &st), -1);
+}
+
+static void the_longest_row_bounds_rows_from_below(void **state)
+{
+    (void)state;
+    vt_attn_costs gpu = {.tile = 1e9, .pair = 1, .longest = 500, .launch = 1000};
+    vt_attn_work w = work(64, 1);
+    w.row_max = 10;
+    assert_true(fabs(vt_attn_predict(&gpu, VT_ATTN_ROWS, &w) - 1e-6 * (1000 + 5000)) < 1e-12);
+    w.row_max = 1;
+    assert_true(fabs(vt_attn_predict(&gpu, VT_ATTN_ROWS, &w) - 1e-6 * (1000 + 512)) < 1e-12);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_kernel_that_cannot_serve_is_never_taken),
+        cmocka_unit_test(the_longest_row_bounds_rows_from_below),
         cmocka_unit_test(no_mask_is_dense_whatever_is_asked),
         cmocka_unit_test(the_threshold_is_strict),
         cmocka_unit_test(density_takes_a_sparse_kernel_even_where_it_is_slower),
