@@ -101,7 +101,7 @@ BENCH_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(filter-out $(if $(filter 1,$(CU
              $(wildcard tests/bench_*.c)))
 TEST_BIN := $(TEST_SRC:%.c=$(B)/%)
 
-.PHONY: all bench help setup demo test test-gpu test-sanitize check-layers format clean
+.PHONY: all bench help setup demo test test-gpu test-gpu-sanitize test-sanitize check-layers format clean
 .PRECIOUS: $(OBJ)/%.o
 all: $(B)/vitrun $(B)/libvitrun.so
 
@@ -110,7 +110,7 @@ help:
 	@echo 'make setup         install the packages that the build needs (Debian, Ubuntu)'
 	@echo 'make demo          run vitrun on samples/, with and without masks'
 	@echo 'make test          build and run all tests'
-	@echo 'make test-gpu      the tests that need a GPU'
+	@echo 'make test-gpu      the tests that need a GPU; test-gpu-sanitize: under compute-sanitizer'
 	@echo 'make test-sanitize the same under AddressSanitizer and UndefinedBehaviorSanitizer'
 	@echo 'make format        lay out the code with clang-format'
 	@echo 'make clean         remove build/'
@@ -174,6 +174,9 @@ test-gpu: all $(GPU_BIN)
 
 test-sanitize:
 	$(MAKE) config=sanitize test
+
+test-gpu-sanitize: all $(GPU_BIN)
+	tests/sanitize_gpu.sh $(B)
 
 setup:
 	tests/setup.sh

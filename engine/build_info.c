@@ -3,11 +3,12 @@
 
 #include <string.h>
 
-#if VT_ONEDNN
-#include <oneapi/dnnl/dnnl_version.h>
 #define TEXT_(x) #x
 #define TEXT(x)  TEXT_(x)
-#define MATMUL   "oneDNN " TEXT(DNNL_VERSION_MAJOR) "." TEXT(DNNL_VERSION_MINOR) " and built-in"
+
+#if VT_ONEDNN
+#include <oneapi/dnnl/dnnl_version.h>
+#define MATMUL "oneDNN " TEXT(DNNL_VERSION_MAJOR) "." TEXT(DNNL_VERSION_MINOR) " and built-in"
 #else
 #define MATMUL "built-in"
 #endif
@@ -24,7 +25,14 @@
 #define IMAGES "stb_image"
 #endif
 
-#define BUILD(isa) COMPILER "; CPU " isa "; matrix products " MATMUL "; images " IMAGES "; no CUDA"
+#if VT_CUDA
+#include <cuda_runtime_api.h>
+#define GPU "CUDA " TEXT(CUDART_VERSION)
+#else
+#define GPU "no CUDA"
+#endif
+
+#define BUILD(isa) COMPILER "; CPU " isa "; matrix products " MATMUL "; images " IMAGES "; " GPU
 
 const char *vitrun_build_info(void)
 {

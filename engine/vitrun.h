@@ -225,7 +225,9 @@ typedef struct {
     double ms;        /* summed over calls */
     long calls;
 } vitrun_profile_entry;
-VITRUN_API void vitrun_profile(vitrun_context *context, int on); /* on: also resets */
+/* On also resets; off keeps what was measured. On a GPU a profiled forward is slower as a whole: its
+ * operations are waited for one by one. */
+VITRUN_API void vitrun_profile(vitrun_context *context, int on);
 VITRUN_API int vitrun_profile_count(const vitrun_context *context);
 VITRUN_API void vitrun_profile_at(const vitrun_context *context, int i, vitrun_profile_entry *out);
 

@@ -15,7 +15,8 @@ double vt_now_ms(void)
 void vt_profile(vt_stream *s, bool on)
 {
     s->profiling = on;
-    s->profile_count = 0;
+    if (on)
+        s->profile_count = 0;
 }
 
 /* ---- stand-ins ---- */

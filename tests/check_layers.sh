@@ -3,7 +3,7 @@
 set -eu
 bad=0
 allow() { # folder, extended regex of what it may include
-    for f in $(find "$1" -maxdepth "${3:-1}" -name '*.[ch]'); do
+    for f in $(find "$1" -maxdepth "${3:-1}" -name '*.[ch]' -o -maxdepth "${3:-1}" -name '*.cu' -o -maxdepth "${3:-1}" -name '*.cuh'); do
         found=$(grep -nE '^#include "' "$f" | grep -vE "#include \"($2)" || true)
         [ -z "$found" ] || { echo "$f: includes what it may not: $found"; bad=1; }
     done

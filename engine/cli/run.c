@@ -19,6 +19,7 @@ typedef struct {
     const vitrun_model *model;
     const vitrun_info *info;
     const cli_files *files;
+    vitrun_context *context; /* the first: the profile counts in it */
     int batch;
     size_t good, bad;
     int streams;          /* results do not wait for the end */
@@ -158,6 +159,8 @@ static int on_batch(void *user, size_t done, vitrun_error *err)
         return -1;
     if (!s->streams) /* else the results themselves show it */
         cli_progress(s->io, done, s->files->count, "images");
+    if (!s->o->profile) /* the first batch has told how long attention takes */
+        vitrun_profile(s->context, 0);
     return 0;
 }
 
@@ -216,12 +219,11 @@ static vitrun_model *open_model(run_state *s, vitrun_error *err)
 }
 
 /* A second context lets one batch be read while another computes: on a GPU, where there is more than
- * one batch, and memory; not under a profile, which counts in one. */
+ * one batch, and memory; not under --profile, which counts in one. */
 static vitrun_context *open_second(const run_state *s)
 {
     vitrun_error ignored;
-    if (strcmp(s->info->device, "cpu") == 0 || s->files->count <= (size_t)s->batch || s->o->json ||
-        s->o->profile)
+    if (strcmp(s->info->device, "cpu") == 0 || s->files->count <= (size_t)s->batch || s->o->profile)
         return NULL;
     return vitrun_context_open(s->model, s->batch, &ignored);
 }
@@ -293,6 +295,7 @@ static int run_images(run_state *s, vitrun_context *context, vitrun_context *sec
                      .want_tokens = o->tokens,
                      .each = on_result,
                      .after = on_batch};
+    s->context = context;
     vitrun_profile(context, o->json || o->profile);
     if (o->json) {
         cli_json_begin(s->io);
