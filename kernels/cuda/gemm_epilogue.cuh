@@ -2,7 +2,9 @@
  *
  * Sums go through a slab of shared memory, from wgmma's layout to rows, so that each lane gets
  * neighbouring columns and stores 16 bytes. That also keeps the code short: registers cannot be
- * indexed, so without the slab every step below would be there once for every register.
+ * indexed, so without the slab every step below would be there once for every register. Where y has a
+ * 16-bit type and nothing is added to it, bias and activation come first, in registers (finish_packed):
+ * the slab then holds half the bytes, and the steps of many elements overlap.
  *
  * The three GELUs are x sigmoid(x p(x^2)): quick GELU by its definition, the tanh form because
  * (1 + tanh z) / 2 = sigmoid(2 z), and the exact one because log(Phi / (1 - Phi)) is odd, with a
@@ -34,6 +36,9 @@ template <int ROWS_, int COLS_, int THREADS_> struct finishing {
     static constexpr int ROWS = ROWS_, COLS = COLS_, THREADS = THREADS_;
     static constexpr int SLAB = ROWS * slab_of<COLS>::STRIDE; /* floats */
 };
+
+/* The slab of finish_packed, for a warp, its bias included. */
+constexpr int PACKED = 64, PACKED_ROW = PACKED * 2 + 16, PACKED_SLAB = 16 * PACKED_ROW + PACKED * 4;
 
 /* q for the exact GELU: a minimax fit of the result over |x| <= 6.5, weighted with what an error of
  * q does to it; beyond, q keeps its sign and the result is x or 0. Error with the
@@ -107,6 +112,45 @@ template <int COLS> __device__ __forceinline__ int place_of_chunk(int chunk)
 {
     constexpr int HALF = slab_of<COLS>::HALF;
     return 4 * (chunk % 2 ? HALF + (chunk / 2 + 4) % HALF : chunk / 2);
+}
+
+/* A warp's 16 rows of COLS sums as y of a 16-bit type, 64 columns at a time through a slab of rows of
+ * PACKED_ROW bytes, which meet every bank once; lane l has bias 4 l and on. */
+template <class T, int COLS, vt_activation ACT>
+__device__ __forceinline__ void finish_packed(const output &o, const float (&acc)[COLS / 2],
+                                              float4 bias, int row, int col, float *slab)
+{
+    int lane = threadIdx.x % 32, rows = min(16, o.m - row);
+    unsigned char *packed = reinterpret_cast<unsigned char *>(slab);
+    float *bias_row = reinterpret_cast<float *>(packed + 16 * PACKED_ROW);
+    uint32_t put = shared_offset(packed) + lane / 4 * PACKED_ROW + lane % 4 * 4;
+#pragma unroll
+    for (int part = 0; part < COLS / PACKED; part++) {
+        if (lane / (PACKED / 4) == part)
+            reinterpret_cast<float4 *>(bias_row)[lane % (PACKED / 4)] = bias;
+        __syncwarp();
+#pragma unroll
+        for (int j = 0; j < PACKED / 8; j += 2) { /* 16 columns */
+            const float *a = &acc[part * (PACKED / 2) + 4 * j];
+            const float2 *b = reinterpret_cast<const float2 *>(bias_row + 8 * j + lane % 4 * 2);
+            float x[8] = {a[0] + b[0].x, a[1] + b[0].y, a[2] + b[0].x, a[3] + b[0].y,
+                          a[4] + b[4].x, a[5] + b[4].y, a[6] + b[4].x, a[7] + b[4].y};
+            activate<ACT>(x);
+            shared_store(put + j * 16, pack2<T>(x[0], x[1]));
+            shared_store(put + j * 16 + 8 * PACKED_ROW, pack2<T>(x[2], x[3]));
+            shared_store(put + j * 16 + 16, pack2<T>(x[4], x[5]));
+            shared_store(put + j * 16 + 16 + 8 * PACKED_ROW, pack2<T>(x[6], x[7]));
+        }
+        __syncwarp();
+        int to = col + part * PACKED + lane % 8 * 8;
+        T *y = static_cast<T *>(o.y) + (size_t)(row + lane / 8) * o.n + to;
+#pragma unroll
+        for (int r = lane / 8; r < 16; r += 4, y += 4 * (size_t)o.n)
+            if (r < rows && to < o.n)
+                *reinterpret_cast<uint4 *>(y) =
+                    *reinterpret_cast<const uint4 *>(packed + r * PACKED_ROW + lane % 8 * 16);
+        __syncwarp();
+    }
 }
 
 template <class T> __device__ __forceinline__ void add_old(float (&x)[8], const T *y)

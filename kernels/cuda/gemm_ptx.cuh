@@ -127,6 +127,11 @@ __device__ __forceinline__ void shared_store(uint32_t to, float x, float y)
     asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(to), "f"(x), "f"(y) : "memory");
 }
 
+__device__ __forceinline__ void shared_store(uint32_t to, uint32_t x)
+{
+    asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(x) : "memory");
+}
+
 /* Adds to memory without waiting for what was there. */
 __device__ __forceinline__ void add_to(float *p, float4 v)
 {

@@ -161,8 +161,8 @@ struct schedule {
 };
 
 template <class S, int PIECE> struct persistent {
-    using finishing_of = finishing<16, PIECE, 32>;                  /* a warp's rows, by pieces */
-    static constexpr int SLAB = finishing_of::SLAB * 4 + PIECE * 4; /* and bias */
+    using finishing_of = finishing<16, PIECE, 32>; /* a warp's rows, by pieces */
+    static constexpr int SLAB = std::max(finishing_of::SLAB * 4 + PIECE * 4, PACKED_SLAB);
     static constexpr int SLABS = 4 * 4 * SLAB;
     static constexpr int SHARED = 1024 + S::STAGES * S::STAGE + SLABS + 16 * S::STAGES;
     static constexpr int THREADS = 2 * S::WARPS * 32 + GROUP; /* two pairs and the copier's group */
@@ -210,10 +210,10 @@ __device__ void copy_tiles(const copies &c, const schedule &s, const ring<S> &r,
     }
 }
 
-/* A warp's 16 rows of a tile, piece by piece through its slab; lane l has bias 4 l and on. */
+/* A warp's 16 rows of a tile, as fp32 piece by piece through its slab; lane l has bias 4 l and on. */
 template <class T, class S, int PIECE>
-__device__ __forceinline__ void finish_tile(const output &o, const float (&acc)[S::COLS / 2],
-                                            float4 bias, int row, int col, float *slab)
+__device__ __forceinline__ void finish_pieces(const output &o, const float (&acc)[S::COLS / 2],
+                                              float4 bias, int row, int col, float *slab)
 {
     using shape = typename persistent<S, PIECE>::finishing_of;
     float *bias_row = slab + shape::SLAB;
@@ -227,6 +227,22 @@ __device__ __forceinline__ void finish_tile(const output &o, const float (&acc)[
         finish<T, shape>(o, slab, bias_row, lane, row, col + piece * PIECE);
         __syncwarp();
     }
+}
+
+template <class T, class S, int PIECE>
+__device__ __forceinline__ void finish_tile(const output &o, const float (&acc)[S::COLS / 2],
+                                            float4 bias, int row, int col, float *slab)
+{
+    if (o.wide || o.add)
+        finish_pieces<T, S, PIECE>(o, acc, bias, row, col, slab);
+    else if (o.act == VT_ACT_NONE)
+        finish_packed<T, S::COLS, VT_ACT_NONE>(o, acc, bias, row, col, slab);
+    else if (o.act == VT_ACT_GELU)
+        finish_packed<T, S::COLS, VT_ACT_GELU>(o, acc, bias, row, col, slab);
+    else if (o.act == VT_ACT_GELU_TANH)
+        finish_packed<T, S::COLS, VT_ACT_GELU_TANH>(o, acc, bias, row, col, slab);
+    else
+        finish_packed<T, S::COLS, VT_ACT_QUICK_GELU>(o, acc, bias, row, col, slab);
 }
 
 /* A warpgroup: half of every other tile of the block, its products after the other pair's. */
