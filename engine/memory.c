@@ -18,6 +18,17 @@ static int stream_bytes(const vitrun_model *m, int batch, uint64_t *bytes, vt_st
     return failed;
 }
 
+/* The most that a layer's attention of `images` images needs for itself; SIZE_MAX: too much to say. */
+static size_t attention_bytes(const vitrun_model *m, int images)
+{
+    size_t most = 0;
+    for (int i = 0; i < m->plans.layers; i++) {
+        size_t b = m->dev->ops->attention_scratch(m->dev, &m->plans.plan[i], images);
+        most = b > most ? b : most;
+    }
+    return most;
+}
+
 int vitrun_memory_plan(const vitrun_model *m, int batch, vitrun_memory *memory, vitrun_error *err)
 {
     vt_status st = {0};
@@ -26,10 +37,11 @@ int vitrun_memory_plan(const vitrun_model *m, int batch, vitrun_memory *memory, 
         vt_fail(&st, VT_USAGE, "batch %d (expected 1 to %d)", batch, 1 << 20);
     if (st.code != VT_OK || stream_bytes(m, batch, &stream, &st))
         return vitrun_fail(err, &st);
-    uint64_t attention = 0;
-    for (int i = 0; i < m->plans.layers; i++) {
-        uint64_t b = m->dev->ops->attention_scratch(m->dev, &m->plans.plan[i], batch);
-        attention = b > attention ? b : attention;
+    uint64_t attention = attention_bytes(m, vit_slice(&m->vit, batch));
+    if (attention == SIZE_MAX) {
+        vt_fail(&st, VT_MACHINE, "attention: scores of %d tokens do not fit in memory",
+                m->vit.tokens);
+        return vitrun_fail(err, &st);
     }
     *memory = (vitrun_memory){.weights_bytes = m->vit.bytes,
                               .activations_bytes = vit_acts_bytes(&m->vit, batch),

@@ -155,6 +155,7 @@ static int submit(vitrun_context *c, int count, vt_status *st)
     forward(c);
     fetch_results(c, count);
     c->running = count;
+    c->ran = true;
     return 0;
 }
 
@@ -285,17 +286,17 @@ int vitrun_time(vitrun_context *c, double *ms, vitrun_error *err)
 {
     vt_status st = {0};
     vt_stream *s = c->stream;
-    if (c->running || !c->prepared)
-        vt_fail(&st, VT_USAGE, "only a context that has run and runs nothing can be timed");
+    if (c->running || !c->ran || s->profiling)
+        vt_fail(&st, VT_USAGE,
+                "only a context that has run, runs nothing and is not profiled can be timed");
+    if (st.code != VT_OK)
+        return vitrun_fail(err, &st);
     s->error.code = VT_OK;
     s->images = c->prepared;
-    if (st.code == VT_OK) {
-        vt_clock_start(s);
-        forward(c);
-        *ms = vt_clock_stop(s);
-        s->dev->ops->finish(s, &st);
-    }
-    return st.code == VT_OK ? 0 : vitrun_fail(err, &st);
+    vt_clock_start(s);
+    forward(c);
+    *ms = vt_clock_stop(s);
+    return s->dev->ops->finish(s, &st) ? vitrun_fail(err, &st) : 0;
 }
 
 /* ---- where time goes ---- */

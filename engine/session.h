@@ -36,6 +36,7 @@ struct vitrun_context {
     vit_acts acts;
     int prepared; /* images that the stream is prepared for; 0: none yet */
     int running;  /* images of the forward that was submitted and not yet waited for; 0: none */
+    bool ran;     /* the device has had an input */
     /* The host's side of the buffers, or those themselves where the device's memory is the host's: */
     float *input;            /* [batch, C, H, W] */
     float *results;          /* what the next three lie in, where they are copies */

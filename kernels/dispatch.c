@@ -122,7 +122,7 @@ int vt_attn_choose(vt_attn_choice *out, const vt_attn_wish *wish, const vt_attn_
     if (isfinite(out->ms[out->kernel]))
         return 0;
     return vt_fail(st, VT_USAGE,
-                   "kernel %s: this device has none for heads of size %d (another --kernel or "
-                   "--dtype may serve)",
-                   vt_attn_kernel_name(out->kernel), w->head_dim);
+                   "kernel %s: this device has none for heads of size %d (another %s may serve)",
+                   vt_attn_kernel_name(out->kernel), w->head_dim,
+                   w->masked ? "--kernel or --dtype" : "--dtype");
 }

@@ -105,7 +105,7 @@ static void record(vt_stream *s, const char *op, const char *name)
     vt_profile_entry *e = profile_entry(s, op, name);
     if (e) {
         e->ms += ms;
-        e->calls++;
+        e->calls += s->first == 0; /* the slices of a batch are one call */
     }
 }
 

@@ -88,7 +88,7 @@ static void mlp(vt_stream *s, const vit_model *m, const vit_block *b, const vit_
     const vt_epilogue add = {.add = true}, act = {.act = c->act};
     vt_mat all = residual(s, m, a);
     vt_mat xn = mat(a->narrow, s->dev->dtype, all.rows, c->width);
-    size_t step = mlp_rows(m, all.rows);
+    size_t step = mlp_rows(m, (size_t)a->slice * (size_t)m->tokens); /* what `wide` was made for */
 
     op_norm(s, "norm2", xn, all, b->norm2.gamma, b->norm2.beta, c->norm_eps);
     for (size_t first = 0; first < all.rows; first += step) {

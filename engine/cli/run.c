@@ -159,7 +159,8 @@ static int on_batch(void *user, size_t done, vitrun_error *err)
         return -1;
     if (!s->streams) /* else the results themselves show it */
         cli_progress(s->io, done, s->files->count, "images");
-    if (!s->o->profile) /* the first batch has told how long attention takes */
+    if (!s->o->profile &&
+        vitrun_profile_count(s->context) > 0) /* one batch tells how long it takes */
         vitrun_profile(s->context, 0);
     return 0;
 }
@@ -219,11 +220,13 @@ static vitrun_model *open_model(run_state *s, vitrun_error *err)
 }
 
 /* A second context lets one batch be read while another computes: on a GPU, where there is more than
- * one batch, and memory; not under --profile, which counts in one. */
+ * one batch, and memory; not under --profile, which counts in one, nor under --max-memory, which is
+ * for one. */
 static vitrun_context *open_second(const run_state *s)
 {
     vitrun_error ignored;
-    if (strcmp(s->info->device, "cpu") == 0 || s->files->count <= (size_t)s->batch || s->o->profile)
+    if (strcmp(s->info->device, "cpu") == 0 || s->files->count <= (size_t)s->batch ||
+        s->o->profile || s->o->max_memory)
         return NULL;
     return vitrun_context_open(s->model, s->batch, &ignored);
 }

@@ -48,6 +48,8 @@ static void *copy(vt_device *dev, const void *host, size_t bytes, vt_cuda_layout
 {
     void *p = vt_cuda_malloc(dev, bytes, "mask", st);
     int error = p ? cudaMemcpy(p, host, bytes, cudaMemcpyHostToDevice) : 0;
+    if (p && !error)
+        error = cudaStreamSynchronize(0); /* other streams do not wait for this one */
     if (error) {
         dev->ops->free(dev, p);
         vt_cuda_fail(dev, error, "mask upload", st);
@@ -68,6 +70,8 @@ static int copy_bitmap(vt_device *dev, vt_cuda_layout *l, const vt_bitmap *b, vt
     if (!error)
         error = cudaMemcpy2D(l->bits, width, b->bits, b->stride, b->stride, rows,
                              cudaMemcpyHostToDevice);
+    if (!error)
+        error = cudaStreamSynchronize(0);
     l->bytes = rows * width;
     return error ? vt_cuda_fail(dev, error, "mask upload", st) : 0;
 }

@@ -115,6 +115,7 @@ static size_t cuda_stream_bytes(const vt_stream *stream)
 int vt_cuda_need_scratch(vt_stream *stream, size_t bytes, const char *what, vt_status *st)
 {
     cuda_stream *s = (cuda_stream *)stream;
+    cudaSetDevice(vt_cuda(stream)->index); /* for all of the preparing that follows */
     if (!stream->dry && !s->workspace &&
         !(s->workspace = vt_cuda_malloc(stream->dev, s->workspace_bytes, "workspace", st)))
         return -1;

@@ -127,7 +127,7 @@ static int run_candidate(cuda_stream *s, vt_cuda_product *p, const candidate *c,
     int status =
         vt_lt_run(p->lt, &c->algo, y, x, l->w, bias, s->workspace, s->workspace_bytes, s->stream);
     if (status)
-        return cudaErrorUnknown;
+        return cudaErrorNotSupported;
     vt_mat out = {y, p->y, (size_t)p->m, p->n};
     return p->fused ? 0 : vt_cuda_activate(out, p->e.act, s->stream);
 }
@@ -223,6 +223,25 @@ static void key_of(const vt_cuda_product *p, bool tf32, char *key, size_t room)
              p->e.add ? " add" : "");
 }
 
+/* Takes over the remembered choice where there is one that still works: the file may be anybody's. */
+static bool recall(const trial *t, const char *key)
+{
+    cuda_device *dev = vt_cuda(&t->s->base);
+    const char *known = vt_tuned_get(dev->tuned, key);
+    candidate c;
+    if (!known || !read_choice(&c, known))
+        return false;
+    vt_cuda_gemm g = own_product(t->p, t->y.p, t->x.p, t->l);
+    if (c.own >= 0 && !vt_cuda_gemm_serves(c.own, &g, dev->capability))
+        return false;
+    if (run_candidate(t->s, t->p, &c, t->y.p, t->x.p, t->l)) {
+        cudaGetLastError();
+        return false;
+    }
+    t->p->best = c;
+    return true;
+}
+
 /* By what is remembered, else by timing; the lock keeps other streams from timing beside us. */
 static int choose(cuda_stream *s, vt_cuda_product *p, vt_mat y, vt_mat x, const vt_linear *l,
                   vt_status *st)
@@ -232,13 +251,10 @@ static int choose(cuda_stream *s, vt_cuda_product *p, vt_mat y, vt_mat x, const 
     candidate list[CANDIDATES];
     key_of(p, dev->base.tf32, key, sizeof key);
     pthread_mutex_lock(&dev->lock);
-    const char *known = vt_tuned_get(dev->tuned, key);
+    trial t = {s, p, list, y, x, l};
     int best = -1, tried = 0;
-    vt_cuda_gemm g = own_product(p, y.p, x.p, l);
-    bool found = known && read_choice(&p->best, known) &&
-                 (p->best.own < 0 || vt_cuda_gemm_serves(p->best.own, &g, dev->capability));
+    bool found = recall(&t, key);
     if (!found) {
-        trial t = {s, p, list, y, x, l};
         tried = list_candidates(dev, p, l, y, x, list);
         best = vt_cuda_fastest(&s->base, tried, try_candidate, &t, p->m < COLD_ROWS);
         if (best >= 0) {

@@ -10,7 +10,6 @@
     F(Create)                                                                                      \
     F(Destroy)                                                                                     \
     F(GetVersion)                                                                                  \
-    F(GetStatusString)                                                                             \
     F(MatmulDescCreate)                                                                            \
     F(MatmulDescDestroy)                                                                           \
     F(MatmulDescSetAttribute)                                                                      \
@@ -203,9 +202,4 @@ int vt_lt_run(vt_lt_product *p, const cublasLtMatmulAlgo_t *algo, void *y, const
         return CUBLAS_STATUS_INVALID_VALUE;
     return (int)p->lt->Matmul(p->lt->handle, p->desc, &one, w, p->w, x, p->x, &beta, y, p->y, y,
                               p->y, algo, workspace, workspace_bytes, stream);
-}
-
-const char *vt_lt_reason(const vt_lt_product *p, int status)
-{
-    return p->lt->GetStatusString((cublasStatus_t)status);
 }

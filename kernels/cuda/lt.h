@@ -41,6 +41,5 @@ int vt_lt_algorithms(const vt_lt_product *p, size_t workspace, cublasLtMatmulAlg
 int vt_lt_run(vt_lt_product *p, const cublasLtMatmulAlgo_t *algo, void *y, const void *x,
               const void *w, const void *bias, void *workspace, size_t workspace_bytes,
               cudaStream_t stream);
-const char *vt_lt_reason(const vt_lt_product *p, int status);
 
 #endif

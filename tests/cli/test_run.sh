@@ -28,6 +28,14 @@ sys.exit(any(abs(a - b) > 1e-4 * largest for a, b in zip(want, got, strict=True)
 PY
 ok "the logits are timm's"
 
+head -c 100 "$image" >"$tmp/bad.png"
+for batch in 1 2; do # the first batch may have nothing to time
+    run --weights "$vit" --json --batch $batch "$tmp/bad.png" "$image" "$image"
+    [ "$status" -eq 3 ] || fail "expected status 3"
+    holds 'all(l["ms"] > 0 for l in d["layers"])'
+done
+ok "layers have their time although the first picture is bad"
+
 succeeds --weights "$vit" --topk 3 "$image"
 [ "$(grep -cE '^ +[0-9]+\.[0-9] %  ' "$tmp/out")" -eq 3 ] || fail "expected three classes"
 [ "$(wc -l <"$tmp/err")" -eq 1 ] || fail "expected one line of what ran"

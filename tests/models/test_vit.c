@@ -1,0 +1,163 @@
+/* The buffers of the forward pass, against a device that computes nothing: whatever the number of images
+ * and the parts in which they go through the model, no operand leaves its buffer. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "models/vit.h"
+
+/* ---- the device: memory that nobody touches, and a look at every product ---- */
+
+struct vt_linear {
+    int in, out;
+};
+
+static const vit_acts *acts;
+static size_t fc1_products, rows_of_fc1;
+static int hidden;
+
+static void *no_memory(vt_device *dev, size_t bytes, const char *what, vt_status *st)
+{
+    (void)dev, (void)bytes, (void)what, (void)st;
+    return (void *)((uintptr_t)1 << 40);
+}
+
+static void no_free(vt_device *dev, void *p)
+{
+    (void)dev, (void)p;
+}
+
+static bool fits(const vt_linear *w, int in, int out)
+{
+    return w->in == in && w->out == out;
+}
+
+/* From `first` on there are no more than `room` bytes until the next buffer. */
+static void inside(vt_mat m, const void *first, const void *next)
+{
+    uintptr_t at = (uintptr_t)m.p;
+    assert_true(at >= (uintptr_t)first && at + vt_mat_bytes(m) <= (uintptr_t)next);
+}
+
+static int look(vt_stream *s, vt_mat y, vt_mat x, const vt_linear *w, vt_epilogue e, vt_status *st)
+{
+    const char *end = (const char *)acts->block + acts->bytes;
+    (void)s, (void)e, (void)st;
+    inside(x, acts->block, end);
+    inside(y, acts->block, end);
+    if (w->out == hidden) {
+        inside(y, acts->wide, acts->pooled);
+        fc1_products++;
+        rows_of_fc1 += y.rows;
+    }
+    return 0;
+}
+
+static int no_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan, int images,
+                        vt_status *st)
+{
+    (void)s, (void)plan, (void)images, (void)st;
+    inside(out, acts->narrow, acts->wide);
+    inside(qkv, acts->wide, acts->pooled);
+    return 0;
+}
+
+static const vt_backend_ops table = {.name = "nobody",
+                                     .alloc = no_memory,
+                                     .free = no_free,
+                                     .linear_fits = fits,
+                                     .prepare_linear = look,
+                                     .prepare_attention = no_attention};
+
+/* ---- a model of one block ---- */
+
+typedef struct {
+    vt_device dev;
+    vit_model model;
+    vit_block block;
+    vt_linear patch, qkv, proj, fc1, fc2, head;
+    vt_attn_plan plan;
+} setup;
+
+static void make(setup *s, vt_dtype type, int slice_tokens, int wave_rows)
+{
+    vit_config c = {.layers = 1, .heads = 12, .width = 768, .hidden = 3072};
+    c.classes = 1000, c.channels = 3;
+    c.img_h = c.img_w = 224, c.patch_h = c.patch_w = 16;
+    c.class_token = 1;
+    memset(s, 0, sizeof *s);
+    s->dev = (vt_device){.ops = &table, .dtype = type, .input = type, .residual = type};
+    s->dev.slice_tokens = slice_tokens, s->dev.wave_rows = wave_rows;
+    vit_shape(&s->model, &c, &s->dev);
+    s->patch = s->proj = (vt_linear){768, 768}, s->qkv = (vt_linear){768, 2304};
+    s->fc1 = (vt_linear){768, 3072}, s->fc2 = (vt_linear){3072, 768};
+    s->head = (vt_linear){768, 1000};
+    s->block = (vit_block){.qkv = &s->qkv, .proj = &s->proj, .fc1 = &s->fc1, .fc2 = &s->fc2};
+    s->model.patch = &s->patch, s->model.head = &s->head, s->model.block = &s->block;
+    s->plan = (vt_attn_plan){.tokens = s->model.tokens, .heads = 12, .head_dim = 64};
+    hidden = c.hidden;
+}
+
+/* The most products of fc1 that a forward of up to `batch` images takes. */
+static size_t run_all_counts(setup *s, int batch)
+{
+    vt_status st;
+    vit_acts a;
+    const vt_attn_plan *plans[] = {&s->plan};
+    size_t most = 0;
+    assert_int_equal(vit_acts_alloc(&a, &s->model, batch, &st), 0);
+    acts = &a;
+    for (int count = 1; count <= batch; count++) {
+        vt_stream stream = {.dev = &s->dev, .images = count, .preparing = true};
+        fc1_products = rows_of_fc1 = 0;
+        vit_forward(&stream, &s->model, &a, plans);
+        if (stream.error.code != VT_OK)
+            fail_msg("%s", stream.error.text);
+        assert_int_equal(rows_of_fc1, (size_t)count * (size_t)s->model.tokens);
+        most = fc1_products > most ? fc1_products : most;
+    }
+    vit_acts_free(&a, &s->dev);
+    return most;
+}
+
+static void no_number_of_images_leaves_the_buffers(void **state)
+{
+    (void)state;
+    setup s;
+    size_t parts = 0;
+    for (int batch = 1; batch <= 150; batch += batch < 40 ? 13 : 4) {
+        make(&s, VT_F32, 0, 0); /* the CPU */
+        parts = run_all_counts(&s, batch) > parts ? run_all_counts(&s, batch) : parts;
+        make(&s, VT_F16, 1 << 16, 128 * 132); /* an H100 */
+        run_all_counts(&s, batch);
+        make(&s, VT_BF16, 5000, 128 * 16); /* many slices */
+        run_all_counts(&s, batch);
+    }
+    assert_true(parts > 1); /* large hidden layers do go in parts */
+}
+
+static void slices_are_as_many_images_as_the_device_likes(void **state)
+{
+    (void)state;
+    setup s;
+    make(&s, VT_F16, 8192, 0);
+    assert_int_equal(vit_slice(&s.model, 100), 8192 / 197);
+    assert_int_equal(vit_slice(&s.model, 5), 5);
+    make(&s, VT_F16, 100, 0);
+    assert_int_equal(vit_slice(&s.model, 5), 1);
+    make(&s, VT_F32, 0, 0);
+    assert_int_equal(vit_slice(&s.model, 1000), 1000);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(no_number_of_images_leaves_the_buffers),
+        cmocka_unit_test(slices_are_as_many_images_as_the_device_likes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
