@@ -15,6 +15,7 @@
  * before the maximum. A row without keys gives zeros.
  */
 #include "kernels/cuda/attention_mma.cuh"
+#include "kernels/cuda/attention_map.cuh"
 #include "kernels/cuda/attention_small.cuh"
 #include "kernels/cuda/hopper.cuh"
 
@@ -243,15 +244,6 @@ __global__ void __launch_bounds__(THREADS, C::BLOCKS)
 }
 
 /* ---- launching ---- */
-
-static int map_rows(CUtensorMap *map, const vt_cuda_attention *a, int rows)
-{
-    cuuint64_t row = (cuuint64_t)3 * a->heads * a->head_dim;
-    cuuint64_t extent[3] = {row, (cuuint64_t)a->tokens, (cuuint64_t)a->images};
-    cuuint64_t stride[2] = {2 * row, 2 * row * (cuuint64_t)a->tokens};
-    cuuint32_t box[3] = {64, (cuuint32_t)rows, 1};
-    return tensor_map(map, a->type, 3, a->qkv, extent, stride, box);
-}
 
 /* Among how many blocks to divide a head: the estimate counts, for the multiprocessor with most
  * blocks, their groups of 64 queries, half a group for each block's beginning, and half of what one

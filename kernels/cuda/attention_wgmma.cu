@@ -1,22 +1,15 @@
-/* Dense attention for compute capability 9.0: serves and launches the kernel of attention_wgmma.cuh.
+/* Dense attention for compute capability 9.0: serves and launches the kernel of
+ * attention_wgmma.cuh.
  *
  * q, k and v are read where the product left them, in qkv [images * tokens, 3 * heads * head_dim],
  * through maps of three dimensions (column, token, image): rows past an image's last token come as
  * zeros, never as the next image's. There is a block per multiprocessor, and block b takes the work
- * items b, b + blocks and so on in the order image, head, query tile: blocks that run together share
- * keys and values in the L2 cache.
+ * items b, b + blocks and so on in the order image, head, query tile: blocks that run together
+ * share keys and values in the L2 cache.
  */
+#include "kernels/cuda/attention_map.cuh"
 #include "kernels/cuda/attention_wgmma.cuh"
 #include "kernels/cuda/kernels.h"
-
-static int map_rows(CUtensorMap *map, const vt_cuda_attention *a, int rows)
-{
-    cuuint64_t row = (cuuint64_t)3 * a->heads * a->head_dim;
-    cuuint64_t extent[3] = {row, (cuuint64_t)a->tokens, (cuuint64_t)a->images};
-    cuuint64_t stride[2] = {2 * row, 2 * row * (cuuint64_t)a->tokens};
-    cuuint32_t box[3] = {64, (cuuint32_t)rows, 1};
-    return tensor_map(map, a->type, 3, a->qkv, extent, stride, box);
-}
 
 static int multiprocessors(int *count)
 {

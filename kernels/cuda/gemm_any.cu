@@ -1,23 +1,13 @@
 /* y [m, n] = act(a [m, k] w [n, k]^T + bias), or y += a w^T + bias: for any types, shapes and
- * alignments, in plain fp32 arithmetic. A block of 16 x 16 threads has a tile of 64 x 64, a thread 4 x 4
- * of it, 16 apart; slices of 16 of k pass through shared memory. Not made to be fast: it serves
- * products whose rows are not aligned as cuBLASLt and our own tiles want them.
+ * alignments, in plain fp32 arithmetic. A block of 16 x 16 threads has a tile of 64 x 64, a thread
+ * 4 x 4 of it, 16 apart; slices of 16 of k pass through shared memory. Not made to be fast: it
+ * serves products whose rows are not aligned as cuBLASLt and our own tiles want them.
  */
+#include "kernels/cuda/activate.cuh"
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/kernels.h"
 
 static const int TILE = 64, SLICE = 16, SIDE = 16, EACH = TILE / SIDE;
-
-__device__ __forceinline__ float activate(float x, vt_activation act)
-{
-    if (act == VT_ACT_GELU)
-        return 0.5f * x * (1.0f + erff(x * 0.70710678f));
-    if (act == VT_ACT_GELU_TANH)
-        return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
-    if (act == VT_ACT_QUICK_GELU)
-        return x / (1.0f + expf(-1.702f * x));
-    return x;
-}
 
 /* to[slice of k][row] = rows first .. first + TILE of from [rows, k], zeros outside. */
 template <typename T>

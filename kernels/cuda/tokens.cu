@@ -1,7 +1,8 @@
 /* Operations that move tokens: casts, patches of images, prefix tokens and positions, pooling, and
- * activations that a product's library has not got. All are bound by bytes; a thread moves four neighbours (16 bytes of fp32)
- * where the shapes allow it, else one.
+ * activations that a product's library has not got. All are bound by bytes; a thread moves four
+ * neighbours (16 bytes of fp32) where the shapes allow it, else one.
  */
+#include "kernels/cuda/activate.cuh"
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/kernels.h"
 
@@ -221,15 +222,6 @@ extern "C" int vt_cuda_pool(vt_mat y, vt_mat x, int tokens, vt_pool how, int fir
 
 /* ---- activations in place ---- */
 
-template <vt_activation ACT> __device__ __forceinline__ float activate(float x)
-{
-    if (ACT == VT_ACT_GELU)
-        return 0.5f * x * (1.0f + erff(x * 0.70710678f));
-    if (ACT == VT_ACT_GELU_TANH)
-        return 0.5f * x * (1.0f + tanhf(0.79788456f * (x + 0.044715f * x * x * x)));
-    return x / (1.0f + expf(-1.702f * x));
-}
-
 template <typename T, int V, vt_activation ACT>
 __global__ void __launch_bounds__(THREADS) activate_kernel(T *y, size_t n)
 {
@@ -240,7 +232,7 @@ __global__ void __launch_bounds__(THREADS) activate_kernel(T *y, size_t n)
         vec<T, V> v = reinterpret_cast<vec<T, V> *>(y)[i];
 #pragma unroll
         for (int j = 0; j < V; j++)
-            v.v[j] = from_f32<T>(activate<ACT>(to_f32(v.v[j])));
+            v.v[j] = from_f32<T>(activate(to_f32(v.v[j]), ACT));
         reinterpret_cast<vec<T, V> *>(y)[i] = v;
     }
 }
@@ -253,7 +245,7 @@ template <typename T, vt_activation ACT> static int activate_as(vt_mat y, cudaSt
                   blocks_for(wide ? n / 4 : n), THREADS, 0, stream, (T *)y.p, n);
 }
 
-template <typename T> static int activate(vt_mat y, vt_activation act, cudaStream_t stream)
+template <typename T> static int activate_type(vt_mat y, vt_activation act, cudaStream_t stream)
 {
     return act == VT_ACT_GELU        ? activate_as<T, VT_ACT_GELU>(y, stream)
            : act == VT_ACT_GELU_TANH ? activate_as<T, VT_ACT_GELU_TANH>(y, stream)
@@ -264,7 +256,7 @@ extern "C" int vt_cuda_activate(vt_mat y, vt_activation act, cudaStream_t stream
 {
     if (act == VT_ACT_NONE)
         return 0;
-    return y.type == VT_F32   ? activate<float>(y, act, stream)
-           : y.type == VT_F16 ? activate<__half>(y, act, stream)
-                              : activate<__nv_bfloat16>(y, act, stream);
+    return y.type == VT_F32   ? activate_type<float>(y, act, stream)
+           : y.type == VT_F16 ? activate_type<__half>(y, act, stream)
+                              : activate_type<__nv_bfloat16>(y, act, stream);
 }
