@@ -2,8 +2,8 @@
  * q, k, v and compared with `reference`. The layers' own choice decides what flows on.
  *
  * Allowed difference: what two correct kernels may differ by in rounding. Outputs are averages of
- * values, so errors scale with the largest output: fp32 kernels may differ by 2e-5 of it (sums of up
- * to N products in different orders), the others by some roundings in their type besides.
+ * values, so errors scale with the largest output: fp32 kernels may differ by 2e-5 of it (sums of
+ * up to N products in different orders), the others by some roundings in their type besides.
  *
  * Of a batch that goes through the model in slices, the first slice is checked.
  */

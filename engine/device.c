@@ -1,5 +1,5 @@
-/* Which device and arithmetic the texts of an option mean. `auto` takes a GPU where there is a usable
- * one; a device that was asked for by name is never replaced by another. */
+/* Which device and arithmetic the texts of an option mean. `auto` takes a GPU where there is a
+ * usable one; a device that was asked for by name is never replaced by another. */
 #include "engine/session.h"
 
 #include <sched.h>

@@ -1,8 +1,8 @@
 /* Planned memory: what a model and a context of it will take, told before it is taken. */
 #include "engine/session.h"
 
-/* What a stream takes for forwards of `batch` images, scratch of attention included: a dry preparing
- * pass adds it up. */
+/* What a stream takes for forwards of `batch` images, scratch of attention included: a dry
+ * preparing pass adds it up. */
 static int stream_bytes(const vitrun_model *m, int batch, uint64_t *bytes, vt_status *st)
 {
     const vit_acts none = {.images = batch, .slice = vit_slice(&m->vit, batch)};

@@ -37,7 +37,7 @@ struct vitrun_context {
     int prepared; /* images that the stream is prepared for; 0: none yet */
     int running;  /* images of the forward that was submitted and not yet waited for; 0: none */
     bool ran;     /* the device has had an input */
-    /* The host's side of the buffers, or those themselves where the device's memory is the host's: */
+    /* The host's side of the buffers; those themselves where the device's memory is the host's. */
     float *input;            /* [batch, C, H, W] */
     float *results;          /* what the next three lie in, where they are copies */
     float *logits;           /* [batch, outputs] */
@@ -47,8 +47,8 @@ struct vitrun_context {
 /* Copies an internal failure to the caller's error. Always -1. */
 int vitrun_fail(vitrun_error *err, const vt_status *st);
 
-/* The device for the public texts `device` ("auto", "cpu", "cuda", "cuda:1") and `dtype`; threads 0:
- * all that this process may use. */
+/* The device for the public texts `device` ("auto", "cpu", "cuda", "cuda:1") and `dtype`; threads
+ * 0: all that this process may use. */
 vt_device *vitrun_device_open(const char *device, const char *dtype, int threads, vt_status *st);
 /* Fails (VT_MACHINE) where `needed` bytes are more than the model's --max-memory. */
 int vitrun_check_memory(const vitrun_model *m, uint64_t needed, vt_status *st);

@@ -3,10 +3,10 @@
  * A model is opened once and then only read; several threads may use one model, each with a context
  * of its own. The library never prints, exits, or keeps global state. Functions that can fail
  * return 0 or -1 (or a pointer or NULL) and fill a vitrun_error; on failure outputs are undefined
- * unless said otherwise. Structures that a caller fills begin with their size, which must be that of
- * the library's own version of this header: start from the matching _init function. `err` must not
- * be NULL. Strings and arrays that a
- * function returns through `const` pointers belong to the handle they came from and live as long.
+ * unless said otherwise. Structures that a caller fills begin with their size, which must be that
+ * of the library's own version of this header: start from the matching _init function. `err` must
+ * not be NULL. Strings and arrays that a function returns through `const` pointers belong to the
+ * handle they came from and live as long.
  *
  *     vitrun_options o;
  *     vitrun_error err;
@@ -225,8 +225,8 @@ typedef struct {
     double ms;        /* summed over calls */
     long calls;
 } vitrun_profile_entry;
-/* On also resets; off keeps what was measured. On a GPU a profiled forward is slower as a whole: its
- * operations are waited for one by one. */
+/* On also resets; off keeps what was measured. On a GPU a profiled forward is slower as a whole:
+ * its operations are waited for one by one. */
 VITRUN_API void vitrun_profile(vitrun_context *context, int on);
 VITRUN_API int vitrun_profile_count(const vitrun_context *context);
 VITRUN_API void vitrun_profile_at(const vitrun_context *context, int i, vitrun_profile_entry *out);

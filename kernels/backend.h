@@ -7,10 +7,10 @@
  * Buffers come from alloc, sized before the run; an operation allocates nothing.
  * Operations are called through ops.h only, which checks shapes and times them.
  *
- * Types: operands of matrix products (normalised tokens, qkv, attention output, MLP hidden) have the
- * device's type: fp32 or bf16 on the CPU, fp16 as well on a GPU. The residual stream (x) and the
- * embedded patches have the device's residual type: fp32 on the CPU, on a GPU its type, because there
- * reading and writing them is what an addition costs. Features and logits are fp32.
+ * Types: operands of matrix products (normalised tokens, qkv, attention output, MLP hidden) have
+ * the device's type: fp32 or bf16 on the CPU, fp16 as well on a GPU. The residual stream (x) and
+ * the embedded patches have the device's residual type: fp32 on the CPU, on a GPU its type, because
+ * there reading and writing them is what an addition costs. Features and logits are fp32.
  *
  * A function that says "may be NULL" is absent where a device has no need of it; ops.h has
  * stand-ins (vt_...) for callers.
@@ -169,8 +169,8 @@ struct vt_stream {
 /* NULL with st set where the type is not to be had. threads >= 1. */
 vt_device *vt_cpu_open(vt_dtype dtype, int threads, vt_status *st);
 
-/* GPU number `index`. Fails with VT_MACHINE where there is no such GPU, no driver, no cuBLASLt. Only in
- * builds with CUDA (VT_CUDA). */
+/* GPU number `index`. Fails with VT_MACHINE where there is no such GPU, no driver, no cuBLASLt.
+ * Only in builds with CUDA (VT_CUDA). */
 vt_device *vt_cuda_open(vt_dtype dtype, bool tf32, int index, int threads, vt_status *st);
 
 /* What the CPU backend found: "avx512", "avx2", "neon", "generic"; and the matrix library. */

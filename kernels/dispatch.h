@@ -46,16 +46,16 @@ typedef struct {
 
 double vt_attn_predict(const vt_attn_costs *c, vt_attn_kernel kernel, const vt_attn_work *w);
 
-/* Fails (VT_USAGE) where wish->kernel names no kernel, and where the kernel that it or the rule names
- * cannot serve. */
+/* Fails (VT_USAGE) where wish->kernel names no kernel, and where the kernel that it or the rule
+ * names cannot serve. */
 int vt_attn_choose(vt_attn_choice *out, const vt_attn_wish *wish, const vt_attn_work *w,
                    const vt_attn_costs *c, vt_status *st);
 
 bool vt_attn_known_kernel(const char *name);                           /* including "sparse" */
 #define VT_ATTN_KERNEL_NAMES "reference, dense, sparse, tiles or rows" /* for messages */
 
-/* What "sparse" stands for: the sparse kernel with the smaller of the predicted times; the last where
- * none can serve. */
+/* What "sparse" stands for: the sparse kernel with the smaller of the predicted times; the last
+ * where none can serve. */
 vt_attn_kernel vt_attn_fastest_sparse(const double ms[VT_ATTN_KERNELS]);
 
 #endif

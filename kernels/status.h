@@ -40,9 +40,9 @@ int vt_prefix(vt_status *st, const char *fmt, ...) VT_PRINTF(2, 3);
 bool vt_mul(size_t a, size_t b, size_t *out);
 bool vt_add(size_t a, size_t b, size_t *out);
 
-/* count * size zeroed bytes, aligned to 64. NULL with VT_MACHINE set where there is no memory or the
- * product overflows; count * size == 0 gives a valid pointer. `what` names the buffer in the error.
- * Freed with vt_free. Every allocation of the library goes through here. */
+/* count * size zeroed bytes, aligned to 64. NULL with VT_MACHINE set where there is no memory or
+ * the product overflows; count * size == 0 gives a valid pointer. `what` names the buffer in the
+ * error. Freed with vt_free. Every allocation of the library goes through here. */
 void *vt_alloc(size_t count, size_t size, const char *what, vt_status *st);
 void vt_free(void *p);
 

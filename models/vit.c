@@ -19,8 +19,8 @@ static size_t aligned(size_t bytes)
     return (bytes + 255) / 256 * 256;
 }
 
-/* The memory `bytes` into a buffer. While shapes are only prepared for, buffers may be absent: hence
- * no arithmetic on pointers. */
+/* The memory `bytes` into a buffer. While shapes are only prepared for, buffers may be absent:
+ * hence no arithmetic on pointers. */
 static void *behind(void *buffer, size_t bytes)
 {
     return (void *)((uintptr_t)buffer + bytes);
@@ -33,8 +33,8 @@ static vt_mat slice_of(const vt_stream *s, void *buffer, vt_dtype type, size_t r
     return mat(behind(buffer, vt_mat_bytes(before)), type, (size_t)s->images * rows, cols);
 }
 
-/* How many rows the MLP takes at a time: all, unless their hidden layer is large, and larger than q, k
- * and v, which use the same memory before it; then as many as fit there, in whole waves. */
+/* How many rows the MLP takes at a time: all, unless their hidden layer is large, and larger than
+ * q, k and v, which use the same memory before it; then as many as fit there, in whole waves. */
 static size_t mlp_rows(const vit_model *m, size_t rows)
 {
     const size_t large = (size_t)128 << 20;

@@ -74,8 +74,9 @@ int vit_resample_grid(float *out, int out_h, int out_w, const float *in, int in_
 
 /* ---- running ---- */
 /* Buffers of one stream, for up to `images` images, of which `slice` (S) go through the model at a
- * time: as many as the device's cache likes (vt_device.slice_tokens). Buffers whose lives do not overlap share memory:
- * `wide` is cols and embed, then qkv, then hid, in turn; `narrow` is xn, then att. */
+ * time: as many as the device's cache likes (vt_device.slice_tokens). Buffers whose lives do not
+ * overlap share memory: `wide` is cols and embed, then qkv, then hid, in turn; `narrow` is xn, then
+ * att. */
 typedef struct {
     int images, slice;
     void *input;  /* [B, C, H, W] in the device's input type */
@@ -98,9 +99,9 @@ size_t vit_acts_bytes(const vit_model *m, int images);
 int vit_acts_alloc(vit_acts *a, const vit_model *m, int images, vt_status *st);
 void vit_acts_free(vit_acts *a, vt_device *dev);
 
-/* One forward pass of s->images images from a->input, slice by slice: a->logits, a->pooled (features)
- * and a->x (all tokens after the final norm) hold the results. plan: [layers]. Errors are sticky in
- * s. */
+/* One forward pass of s->images images from a->input, slice by slice: a->logits, a->pooled
+ * (features) and a->x (all tokens after the final norm) hold the results. plan: [layers]. Errors
+ * are sticky in s. */
 void vit_forward(vt_stream *s, const vit_model *m, const vit_acts *a,
                  const vt_attn_plan *const *plan);
 

@@ -355,8 +355,8 @@ static void walk_model(walk *w)
 
 /* ---- checking ---- */
 
-/* What timm itself drops when it loads a checkpoint; its SigLIP models without attention pooling are
- * cut from checkpoints that have one. */
+/* What timm itself drops when it loads a checkpoint; its SigLIP models without attention pooling
+ * are cut from checkpoints that have one. */
 static bool dropped_by_timm(const walk *w, const char *name)
 {
     bool siglip = strstr(w->cfg->architecture, "siglip");
@@ -388,8 +388,8 @@ static int none_left_over(walk *w)
     return 0;
 }
 
-/* Wrapped models save "module.patch_embed.proj.weight" and the like: the length of what stands before
- * the name of a tensor that every model has, 0 where nothing does. */
+/* Wrapped models save "module.patch_embed.proj.weight" and the like: the length of what stands
+ * before the name of a tensor that every model has, 0 where nothing does. */
 static int foreign_prefix(const walk *w, const char **name)
 {
     static const char known[] = ".patch_embed.proj.weight";

@@ -1,5 +1,5 @@
-/* Measures the CUDA attention kernels that visit all keys: 12 heads of 64, fp16 (f32: fp32), without
- * a mask and under one of a tenth of the pairs, near the diagonal. Not a test.
+/* Measures the CUDA attention kernels that visit all keys: 12 heads of 64, fp16 (f32: fp32),
+ * without a mask and under one of a tenth of the pairs, near the diagonal. Not a test.
  *
  *   build/tests/bench_attention_cuda [kernel [images tokens]]
  *

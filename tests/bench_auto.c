@@ -1,5 +1,5 @@
-/* Is the dispatcher right? Times every kernel on a grid of token counts and masks, round by round in
- * turn, and compares what `auto` picks with dense and with the best.
+/* Is the dispatcher right? Times every kernel on a grid of token counts and masks, round by round
+ * in turn, and compares what `auto` picks with dense and with the best.
  *
  *   build/tests/bench_auto [--threads N] [--rounds N] [--heads N] [--dtype fp32|bf16]
  *

@@ -1,8 +1,8 @@
-/* Measures the products of ViT layers on a GPU of compute capability 9.0: every variant of ours with
- * its epilogue, beside cuBLASLt's fastest algorithm of eight with bias and residual, followed by a pass
- * for GELU where the layer has one. Not a test. Twelve copies of the weights, as twelve blocks have them, so that weights come
- * from memory; activations are the same each time. All in one run, interleaved: medians over
- * rounds, each one graph of 24 products.
+/* Measures the products of ViT layers on a GPU of compute capability 9.0: every variant of ours
+ * with its epilogue, beside cuBLASLt's fastest algorithm of eight with bias and residual, followed
+ * by a pass for GELU where the layer has one. Not a test. Twelve copies of the weights, as twelve
+ * blocks have them, so that weights come from memory; activations are the same each time. All in
+ * one run, interleaved: medians over rounds, each one graph of 24 products.
  *
  *   build/tests/bench_gemm_cuda [fp16|bf16] [rows...] */
 #include <math.h>

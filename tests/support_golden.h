@@ -1,5 +1,5 @@
-/* Whole models against timm: every golden file, every case, through the public interface. The files and
- * their form: tests/golden/models/README.md. */
+/* Whole models against timm: every golden file, every case, through the public interface. The files
+ * and their form: tests/golden/models/README.md. */
 #ifndef TESTS_SUPPORT_GOLDEN_H
 #define TESTS_SUPPORT_GOLDEN_H
 

@@ -1,5 +1,5 @@
-/* Reading files that strangers made: by descriptor, never mapped. Regular files only, but for texts,
- * which pipes may give too. */
+/* Reading files that strangers made: by descriptor, never mapped. Regular files only, but for
+ * texts, which pipes may give too. */
 #ifndef VT_FILE_H
 #define VT_FILE_H
 

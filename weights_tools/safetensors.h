@@ -1,8 +1,9 @@
 /* Reader of the safetensors container: one file, a sharded set with an index, opened as one list of
- * named tensors. Strict: what the reference implementation (Rust `safetensors`) rejects is rejected.
+ * named tensors. Strict: what the reference implementation (Rust `safetensors`) rejects is
+ * rejected.
  *
- * Bytes are read with pread when asked for, never mapped: a file that shrinks while it is read is an
- * error, not a signal. What the tensors mean is nobody's business here.
+ * Bytes are read with pread when asked for, never mapped: a file that shrinks while it is read is
+ * an error, not a signal. What the tensors mean is nobody's business here.
  */
 #ifndef VT_SAFETENSORS_H
 #define VT_SAFETENSORS_H
@@ -46,8 +47,8 @@ const char *st_file(const st_reader *r, int file);                  /* its path,
 const char *st_metadata(const st_reader *r, const char *key);       /* of the (first) file, or NULL */
 const char *st_dtype_name(st_dtype t);
 
-/* Elements [first, first + count) as fp32 (F32, F16, BF16, F64; BOOL and U8 too). A non-finite value
- * is an error that names tensor, flat index and value. Several threads may read at once. */
+/* Elements [first, first + count) as fp32 (F32, F16, BF16, F64; BOOL and U8 too). A non-finite
+ * value is an error that names tensor, flat index and value. Several threads may read at once. */
 int st_read_f32(const st_reader *r, const st_tensor *t, uint64_t first, uint64_t count, float *out,
                 vt_status *st);
 

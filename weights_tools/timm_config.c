@@ -3,8 +3,8 @@
  *   timm's defaults < architecture table < vitrun.config in the weights < config.json < options
  *
  * The architecture's name comes first, because its row is what the rest overrides; then what
- * follows from the rest is worked out (hidden, fc_norm, sizes), checked for contradictions, and listed with
- * its origins for the model card.
+ * follows from the rest is worked out (hidden, fc_norm, sizes), checked for contradictions, and
+ * listed with its origins for the model card.
  */
 #include "weights_tools/file.h"
 #include "weights_tools/timm_build.h"

@@ -2,9 +2,9 @@
  * and for each fact where it was learnt from.
  *
  * Sources, first wins: the command line (--arch, --set, --img-size, --labels); config.json; the
- * `vitrun.config` entry of the safetensors metadata; the built-in architecture table (timm_archs.h);
- * timm's own defaults. Tensor shapes are the cross-check (models/vit_bind.c), never a source of
- * what shapes can't tell; what nothing tells is an error that names the option to give.
+ * `vitrun.config` entry of the safetensors metadata; the built-in architecture table
+ * (timm_archs.h); timm's own defaults. Tensor shapes are the cross-check (models/vit_bind.c), never
+ * a source of what shapes can't tell; what nothing tells is an error that names the option to give.
  */
 #ifndef VT_TIMM_CONFIG_H
 #define VT_TIMM_CONFIG_H

@@ -2,8 +2,8 @@
  * one of pretrained_cfg, and for each key how its value is checked and where it goes.
  *
  * Keys without effect on an evaluation are accepted; keys that would need a part that vitrun lacks
- * are refused by the name of that part. The tables are walked in their own order, not the document's:
- * where two keys touch one fact (act_layer, act), the later one in the table wins.
+ * are refused by the name of that part. The tables are walked in their own order, not the
+ * document's: where two keys touch one fact (act_layer, act), the later one in the table wins.
  */
 #include "weights_tools/timm_build.h"
 

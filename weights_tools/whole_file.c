@@ -58,9 +58,9 @@ static int write_device(const char *path, content *c)
     return failed;
 }
 
-/* A new file in the folder of `path`, its name left in `temporary`: a short one, because the longest
- * name that a folder takes has no room for more. The usual permissions, which mkstemp would not
- * give. */
+/* A new file in the folder of `path`, its name left in `temporary`: a short one, because the
+ * longest name that a folder takes has no room for more. The usual permissions, which mkstemp would
+ * not give. */
 static int open_beside(const char *path, char *temporary, size_t room)
 {
     const char *slash = strrchr(path, '/');

@@ -54,7 +54,8 @@ static int prepare(const workload *w, vitrun_error *err)
     return 0;
 }
 
-/* One piece of work and how long it took: a forward pass on the device, or all from image to logits. */
+/* One piece of work and how long it took: a forward pass on the device, or all from image to
+ * logits. */
 static int work(const workload *w, double *ms, vitrun_error *err)
 {
     vitrun_outputs out = {.logits = w->logits};

@@ -1,7 +1,7 @@
 /* vitrun run: images -> the likeliest classes (or features), as text or JSON, and feature files.
  *
- * On a terminal text appears batch by batch. Elsewhere, as JSON, and where features are to be saved,
- * results appear when the run is complete: one that fails half way writes none.
+ * On a terminal text appears batch by batch. Elsewhere, as JSON, and where features are to be
+ * saved, results appear when the run is complete: one that fails half way writes none.
  * Probabilities are softmax(logits) in double precision.
  */
 #include <math.h>
@@ -219,9 +219,9 @@ static vitrun_model *open_model(run_state *s, vitrun_error *err)
     return open_fitting(s, (int)(count < most ? count : most), on_cpu, err);
 }
 
-/* A second context lets one batch be read while another computes: on a GPU, where there is more than
- * one batch, and memory; not under --profile, which counts in one, nor under --max-memory, which is
- * for one. */
+/* A second context lets one batch be read while another computes: on a GPU, where there is more
+ * than one batch, and memory; not under --profile, which counts in one, nor under --max-memory,
+ * which is for one. */
 static vitrun_context *open_second(const run_state *s)
 {
     vitrun_error ignored;

@@ -3,8 +3,8 @@
  * cores the sample model took 2 to 7 times as long (three runs
  * beside OMP_WAIT_POLICY=active). Sleeping costs microseconds a region.
  *
- * The OpenMP runtime reads its environment when it is loaded, before main: hence a function that the
- * loader runs before any library's own. A user's settings are left alone.
+ * The OpenMP runtime reads its environment when it is loaded, before main: hence a function that
+ * the loader runs before any library's own. A user's settings are left alone.
  */
 #include <stdlib.h>
 

@@ -1,5 +1,5 @@
-/* Runs any number of image files through one or two contexts, batch by batch. With two, a batch is read
- * and preprocessed while the one before it computes: for devices that compute by themselves.
+/* Runs any number of image files through one or two contexts, batch by batch. With two, a batch is
+ * read and preprocessed while the one before it computes: for devices that compute by themselves.
  *
  * Results arrive in the order of the files. A file that cannot be used, or whose result is not
  * finite, is handed on as a result with an error; the others still run.

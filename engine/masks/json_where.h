@@ -1,7 +1,7 @@
 /* Where things stand in a JSON text: what jansson forgets once it has parsed it.
  *
- * All functions take the text as bytes and need no valid JSON: a cut or broken text is walked as far
- * as it makes sense. A path is a list of object keys; elements of arrays are not addressed.
+ * All functions take the text as bytes and need no valid JSON: a cut or broken text is walked as
+ * far as it makes sense. A path is a list of object keys; elements of arrays are not addressed.
  */
 #ifndef VT_JSON_WHERE_H
 #define VT_JSON_WHERE_H

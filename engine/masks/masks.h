@@ -49,10 +49,10 @@ typedef struct vt_masks {
 
 /* `config` is the path of a mask configuration or NULL; it is read once and may be a pipe. `texts`
  * are --mask options, which may use its named patterns and replace its entries for their layers, a
- * later text those of an earlier one. `version` may be left out; layers and heads that are not named
- * are dense; more than 65536 heads in all layers are refused. Errors of files are VT_INPUT and name
- * file, line, column and path inside the document; errors of texts are VT_USAGE. `threads` for
- * building random patterns. NULL with st set on failure. */
+ * later text those of an earlier one. `version` may be left out; layers and heads that are not
+ * named are dense; more than 65536 heads in all layers are refused. Errors of files are VT_INPUT
+ * and name file, line, column and path inside the document; errors of texts are VT_USAGE. `threads`
+ * for building random patterns. NULL with st set on failure. */
 vt_masks *vt_masks_load(const char *config, const char *const *texts, int count,
                         const vt_mask_shape *shape, int threads, vt_status *st);
 void vt_masks_free(vt_masks *m); /* NULL is fine */

@@ -2,8 +2,8 @@
  * the operators that join patterns.
  *
  * Patterns are remembered by text, so that what is equal is built once and, later, is one mask.
- * Depth and cost of operators are bounded here: row functions recurse and repeat, and a few lines of
- * configuration could otherwise ask for more stack or time than any mask needs.
+ * Depth and cost of operators are bounded here: row functions recurse and repeat, and a few lines
+ * of configuration could otherwise ask for more stack or time than any mask needs.
  */
 #include "engine/masks/pattern.h"
 

@@ -1,5 +1,5 @@
-/* Attention by plan: copies of masks' layouts in device memory, shared by all groups that read them,
- * and which launcher serves a group.
+/* Attention by plan: copies of masks' layouts in device memory, shared by all groups that read
+ * them, and which launcher serves a group.
  *
  *   dense      16-bit types: mma.sync or, on compute capability 9.0, wgmma, whichever is faster on
  *              the shape (timed when a stream is prepared, tuned.c); fp32: fused in fp32 or tf32
@@ -284,9 +284,9 @@ static int tune_dense(vt_stream *s, const vt_cuda_attention *a, vt_status *st)
 
 /* ---- the operation ---- */
 
-/* Nanoseconds of a whole H100, 16-bit types and fp32, from `vitrun bench --attention` at 197 to 16385
- * tokens, 12 heads of 64. The dense kernels skip parts of a mask that are empty, which the formula does not
- * know: it errs towards dense, and dense is the safe side. */
+/* Nanoseconds of a whole H100, 16-bit types and fp32, from `vitrun bench --attention` at 197 to
+ * 16385 tokens, 12 heads of 64. The dense kernels skip parts of a mask that are empty, which the
+ * formula does not know: it errs towards dense, and dense is the safe side. */
 static const vt_attn_costs costs[2] = {{.tile = 0.00195,
                                         .pair = 0.00105,
                                         .row = 0.01,

@@ -5,14 +5,15 @@
  *
  *   s = scale q k^T; p = exp(s - max); sum += p; out = out * exp(old max - max) + p v
  *
- * A thread has 8 x 8 of s and 8 rows x D / 8 columns of out: rows 4 y .. 4 y + 3 and 64 more, columns
- * 4 x .. 4 x + 3 and 32 more. Operands lie in shared memory the way outer products want them:
+ * A thread has 8 x 8 of s and 8 rows x D / 8 columns of out: rows 4 y .. 4 y + 3 and 64 more,
+ * columns 4 x .. 4 x + 3 and 32 more. Operands lie in shared memory the way outer products want
+ * them:
  *
  *   q [D][128], k [D][64] transposed, p [64 keys][128 queries] transposed, v [64 keys][D]
  *
  * the first three with their chunks of four columns permuted by xor with the row / 4, so that
- * neither the transposed writing nor the reading meets in one bank much. The next tile's keys arrive
- * while p v is computed, its values while q k^T is.
+ * neither the transposed writing nor the reading meets in one bank much. The next tile's keys
+ * arrive while p v is computed, its values while q k^T is.
  *
  * Heads wider than 64 (SLICED) are taken in slices: s is summed over them; slices of out wait in
  * memory, in `out` itself.

@@ -1,10 +1,10 @@
-/* Fused attention on tensor cores for 16-bit types and tf32, compute capability 8.0 and later; what a
- * warp does with a tile of keys is in attention_mma.cuh.
+/* Fused attention on tensor cores for 16-bit types and tf32, compute capability 8.0 and later; what
+ * a warp does with a tile of keys is in attention_mma.cuh.
  *
- * A block has 64 M query rows of a head, 16 M a warp; tiles of 64 keys and their values pass through a
- * ring of stages in shared memory. Under a mask the block first lists the tiles that its rows touch,
- * and visits no others. Heads up to 256 wide, in tf32 128; narrower ones are padded with zeros in
- * shared memory.
+ * A block has 64 M query rows of a head, 16 M a warp; tiles of 64 keys and their values pass
+ * through a ring of stages in shared memory. Under a mask the block first lists the tiles that its
+ * rows touch, and visits no others. Heads up to 256 wide, in tf32 128; narrower ones are padded
+ * with zeros in shared memory.
  *
  * Few tokens on compute capability 9.0 are attention_small.cu's.
  */

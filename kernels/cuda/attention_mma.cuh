@@ -1,6 +1,6 @@
 /* The pieces of fused attention with mma.sync: fp16 or bf16 (m16n8k16), or fp32 rounded to tf32
- * (m16n8k8), sums in fp32; compute capability 8.0 and later. A warp has M groups of 16 query rows of
- * one head and sees the keys in tiles of 32 which lie in shared memory with their values:
+ * (m16n8k8), sums in fp32; compute capability 8.0 and later. A warp has M groups of 16 query rows
+ * of one head and sees the keys in tiles of 32 which lie in shared memory with their values:
  *
  *   scores      s = q k^T                   queries in registers, keys through ldmatrix
  *   forbid      s = -inf where a bit is 0

@@ -1,26 +1,27 @@
 /* The kernel of attention_wgmma.cu: attention over all keys on Hopper, optionally under a bitmap.
  *
- * A work item is a tile of 3 * 64 queries of one head of one image; a block takes items one after the
- * other. Its last warpgroup copies (one thread of it does): each item's queries, then tiles of 128
- * keys and values through rings of STAGES tiles each. The other three warpgroups have 64 query rows
- * each and compute
+ * A work item is a tile of 3 * 64 queries of one head of one image; a block takes items one after
+ * the other. Its last warpgroup copies (one thread of it does): each item's queries, then tiles of
+ * 128 keys and values through rings of STAGES tiles each. The other three warpgroups have 64 query
+ * rows each and compute
  *
  *   S = Q K^T        wgmma, both from shared memory, fp32 in registers
  *   P = 2^(c S - m)  c = scale * log2(e), m the row's maximum so far, times c
  *   O = O + P V      wgmma, P from registers, V's tile read along its other side
  *
  * with O rescaled when m grows. m may lag behind the true maximum by up to LAG: weights are then at
- * most 2^LAG, which fp16 holds, and O is hardly ever rescaled. At this head size the products and the
- * powers take equally long, on different units: the warpgroups issue products in turns, so that those
- * of one run while the others weigh, and a tile's O product runs while the next tile is weighed.
+ * most 2^LAG, which fp16 holds, and O is hardly ever rescaled. At this head size the products and
+ * the powers take equally long, on different units: the warpgroups issue products in turns, so that
+ * those of one run while the others weigh, and a tile's O product runs while the next tile is
+ * weighed.
  *
- * The keys that do not fill a tile come first, in a tile of their own that is as narrow as they allow.
- * Columns at and beyond `tokens` are -inf before the maximum, as are pairs whose bit is off; a row
- * without any allowed key has m = -inf, and gives zeros.
+ * The keys that do not fill a tile come first, in a tile of their own that is as narrow as they
+ * allow. Columns at and beyond `tokens` are -inf before the maximum, as are pairs whose bit is off;
+ * a row without any allowed key has m = -inf, and gives zeros.
  *
- * After any change here, or of the compiler, see whether ptxas says that "wgmma.mma_async instructions
- * are serialized" (C7511, C7512): a consumer's registers are nearly all in use, small things tip it,
- * and products that are serialised overlap with nothing.
+ * After any change here, or of the compiler, see whether ptxas says that "wgmma.mma_async
+ * instructions are serialized" (C7511, C7512): a consumer's registers are nearly all in use, small
+ * things tip it, and products that are serialised overlap with nothing.
  */
 #ifndef VT_CUDA_ATTENTION_WGMMA_CUH
 #define VT_CUDA_ATTENTION_WGMMA_CUH

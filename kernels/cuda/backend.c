@@ -1,9 +1,10 @@
-/* The CUDA device and its streams: transfers on a stream, the clock, recorded forwards, the table of
- * operations. Kernels are launched through kernels.h; products and attention have files of their own.
+/* The CUDA device and its streams: transfers on a stream, the clock, recorded forwards, the table
+ * of operations. Kernels are launched through kernels.h; products and attention have files of their
+ * own.
  *
  * A forward is recorded as a CUDA graph the first time that it runs with a number of images, and
- * replayed after that. While shapes are prepared, candidates are timed and scratch is taken, so that
- * a forward neither allocates nor decides.
+ * replayed after that. While shapes are prepared, candidates are timed and scratch is taken, so
+ * that a forward neither allocates nor decides.
  */
 #include "kernels/cuda/cuda.h"
 
@@ -326,7 +327,8 @@ static void cuda_cast(vt_stream *s, vt_mat y, vt_mat x)
 
 /* ---- the device ---- */
 
-/* Whole batches are fastest (measured with 6,304 to 50,432 tokens); this bounds the memory of huge ones. */
+/* Whole batches are fastest (measured with 6,304 to 50,432 tokens); this bounds the memory of huge
+ * ones. */
 enum { SLICE_TOKENS = 1 << 16 };
 
 static void cuda_close(vt_device *device)

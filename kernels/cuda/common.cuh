@@ -1,10 +1,10 @@
 /* What the CUDA kernels share: element types, vector loads, and the way they are launched.
  *
- * Launching: launch() gives every kernel the attribute for programmatic dependent launch, so that on
- * compute capability 9.0 its blocks may start while the kernel before it drains. A kernel launched
- * so must call after_previous() before it touches anything that an earlier kernel writes or reads;
- * it may call let_next_start() as soon as its own blocks are all under way. Elsewhere both are
- * empty and kernels follow each other as usual.
+ * Launching: launch() gives every kernel the attribute for programmatic dependent launch, so that
+ * on compute capability 9.0 its blocks may start while the kernel before it drains. A kernel
+ * launched so must call after_previous() before it touches anything that an earlier kernel writes
+ * or reads; it may call let_next_start() as soon as its own blocks are all under way. Elsewhere
+ * both are empty and kernels follow each other as usual.
  */
 #ifndef VT_CUDA_COMMON_CUH
 #define VT_CUDA_COMMON_CUH

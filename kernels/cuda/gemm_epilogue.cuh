@@ -2,9 +2,9 @@
  *
  * Sums go through a slab of shared memory, from wgmma's layout to rows, so that each lane gets
  * neighbouring columns and stores 16 bytes. That also keeps the code short: registers cannot be
- * indexed, so without the slab every step below would be there once for every register. Where y has a
- * 16-bit type and nothing is added to it, bias and activation come first, in registers (finish_packed):
- * the slab then holds half the bytes, and the steps of many elements overlap.
+ * indexed, so without the slab every step below would be there once for every register. Where y has
+ * a 16-bit type and nothing is added to it, bias and activation come first, in registers
+ * (finish_packed): the slab then holds half the bytes, and the steps of many elements overlap.
  *
  * The three GELUs are x sigmoid(x p(x^2)): quick GELU by its definition, the tanh form because
  * (1 + tanh z) / 2 = sigmoid(2 z), and the exact one because log(Phi / (1 - Phi)) is odd, with a
@@ -114,8 +114,8 @@ template <int COLS> __device__ __forceinline__ int place_of_chunk(int chunk)
     return 4 * (chunk % 2 ? HALF + (chunk / 2 + 4) % HALF : chunk / 2);
 }
 
-/* A warp's 16 rows of COLS sums as y of a 16-bit type, 64 columns at a time through a slab of rows of
- * PACKED_ROW bytes, which meet every bank once; lane l has bias 4 l and on. */
+/* A warp's 16 rows of COLS sums as y of a 16-bit type, 64 columns at a time through a slab of rows
+ * of PACKED_ROW bytes, which meet every bank once; lane l has bias 4 l and on. */
 template <class T, int COLS, vt_activation ACT>
 __device__ __forceinline__ void finish_packed(const output &o, const float (&acc)[COLS / 2],
                                               float4 bias, int row, int col, float *slab)

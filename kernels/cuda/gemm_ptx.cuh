@@ -1,5 +1,5 @@
-/* The instructions that matrix products use beside hopper.cuh's, one function each: clusters, copies of
- * boxes of matrices, products of two slices of 64 elements of k in shared memory.
+/* The instructions that matrix products use beside hopper.cuh's, one function each: clusters,
+ * copies of boxes of matrices, products of two slices of 64 elements of k in shared memory.
  */
 #ifndef VT_CUDA_GEMM_PTX_CUH
 #define VT_CUDA_GEMM_PTX_CUH
@@ -65,8 +65,8 @@ __device__ __forceinline__ void copy_box_to(uint32_t to, const CUtensorMap *map,
 /* ---- warpgroup products ---- */
 
 /* Descriptor of a slice at a multiple of 1024 bytes, the lower half: the upper one says 128-byte
- * swizzle, and 1024 bytes from 8 rows to the next. Adding 2 moves on by 16 elements of k, adding 512
- * by 64 rows. */
+ * swizzle, and 1024 bytes from 8 rows to the next. Adding 2 moves on by 16 elements of k, adding
+ * 512 by 64 rows. */
 __device__ __forceinline__ uint32_t slice(uint32_t offset)
 {
     return 1u << 16 | (offset & 0x3ffff) >> 4;

@@ -1,13 +1,13 @@
 /* y [m, n] = act(a [m, k] w [n, k]^T + bias), or y += a w^T + bias, on compute capability 9.0.
  *
- * Slices of 64 elements of k come by bulk tensor copies into a ring of shared memory, started by one
- * thread; warpgroups multiply them with wgmma, each 64 rows. What lies outside a matrix arrives as
- * zeros and is not stored. Blocks of a cluster lie below each other: each fetches a part of w's slice
- * and sends it to all.
+ * Slices of 64 elements of k come by bulk tensor copies into a ring of shared memory, started by
+ * one thread; warpgroups multiply them with wgmma, each 64 rows. What lies outside a matrix arrives
+ * as zeros and is not stored. Blocks of a cluster lie below each other: each fetches a part of w's
+ * slice and sends it to all.
  *
  * gemm_persistent, for many rows: one block per multiprocessor, with two pairs of warpgroups that
- * take turns, each with a tile of 128 rows of its own: while one multiplies, the other finishes. The
- * last tiles are 64 rows high where that spreads the work better over the multiprocessors.
+ * take turns, each with a tile of 128 rows of its own: while one multiplies, the other finishes.
+ * The last tiles are 64 rows high where that spreads the work better over the multiprocessors.
  *
  * gemm_small, for few rows: one tile of 64 rows per block.
  *
@@ -111,8 +111,8 @@ template <class S> __device__ __forceinline__ void advance(position &p)
         p = {0, p.parity ^ 1};
 }
 
-/* acc += the products of the next `steps` >= 1 slices, for rows 64 * half and on of the tile. Once all
- * are under way, arrives at the named barrier `then` if that is not 0. */
+/* acc += the products of the next `steps` >= 1 slices, for rows 64 * half and on of the tile. Once
+ * all are under way, arrives at the named barrier `then` if that is not 0. */
 template <class T, class S>
 __device__ __forceinline__ void multiply(float (&acc)[S::COLS / 2], const ring<S> &r, position p,
                                          int steps, int half, int then)
@@ -154,8 +154,8 @@ __device__ __forceinline__ void pass(const ring<S> &r, position p, int steps, in
 
 /* ---- many rows ---- */
 
-/* Tiles of all the cluster: first `tall` ones of 128 rows a block, then ones of 64 from row `below`;
- * `across` of them fill the columns. */
+/* Tiles of all the cluster: first `tall` ones of 128 rows a block, then ones of 64 from row
+ * `below`; `across` of them fill the columns. */
 struct schedule {
     int k, across, tall, below, tiles;
 };
@@ -430,8 +430,8 @@ int ceil_div(int a, int b)
     return (a - 1) / b + 1;
 }
 
-/* What the busiest of `clusters` has to do when they take tiles in turns, in halves of a tile. A low
- * tile is assumed to take 1.25 halves: it needs as much of w as a tall one. */
+/* What the busiest of `clusters` has to do when they take tiles in turns, in halves of a tile. A
+ * low tile is assumed to take 1.25 halves: it needs as much of w as a tall one. */
 float busiest(int tall, int low, int clusters)
 {
     float most = 0;

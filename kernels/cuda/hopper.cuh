@@ -1,9 +1,9 @@
-/* Hopper's own instructions and the host's share of them, a function each: barriers in shared memory
- * (mbarrier), the bulk tensor copy (TMA) with its maps, products of a warpgroup (wgmma).
+/* Hopper's own instructions and the host's share of them, a function each: barriers in shared
+ * memory (mbarrier), the bulk tensor copy (TMA) with its maps, products of a warpgroup (wgmma).
  *
- * Shared memory is addressed by 32-bit offsets. Tiles lie there as the copy engine's 128-byte swizzle
- * puts them: rows of 64 elements of 16 bits, 8 rows filling 1024 bytes, the 16-byte chunk c of row r
- * at chunk c ^ (r % 8); every tile starts at a multiple of 1024.
+ * Shared memory is addressed by 32-bit offsets. Tiles lie there as the copy engine's 128-byte
+ * swizzle puts them: rows of 64 elements of 16 bits, 8 rows filling 1024 bytes, the 16-byte chunk c
+ * of row r at chunk c ^ (r % 8); every tile starts at a multiple of 1024.
  */
 #ifndef VT_CUDA_HOPPER_CUH
 #define VT_CUDA_HOPPER_CUH
@@ -43,9 +43,9 @@ static vt_encode_tiled tensor_map_encoder()
     return encode;
 }
 
-/* Describes a tensor of a 16-bit type for copies of boxes, in the 128-byte swizzle. extent and box in
- * elements, innermost first; stride[i], in bytes, is that of dimension i + 1. What a box has outside
- * of the tensor is filled with zeros. 0 or a cudaError_t. */
+/* Describes a tensor of a 16-bit type for copies of boxes, in the 128-byte swizzle. extent and box
+ * in elements, innermost first; stride[i], in bytes, is that of dimension i + 1. What a box has
+ * outside of the tensor is filled with zeros. 0 or a cudaError_t. */
 static inline int tensor_map(CUtensorMap *map, vt_dtype type, int rank, const void *base,
                              const cuuint64_t *extent, const cuuint64_t *stride,
                              const cuuint32_t *box)
@@ -190,9 +190,9 @@ template <int N> __device__ __forceinline__ void products_touch(uint32_t (&a)[N]
         asm volatile("" : "+r"(a[i])::"memory");
 }
 
-/* An operand's tile in shared memory. Rows along m or n (each has 64 of k): 16 more of k are 32 bytes
- * further. Rows along k (each has 64 of n; the product is `turned`): 16 more of k are 2048 bytes
- * further. Either way 8 more rows are 1024 bytes further. */
+/* An operand's tile in shared memory. Rows along m or n (each has 64 of k): 16 more of k are 32
+ * bytes further. Rows along k (each has 64 of n; the product is `turned`): 16 more of k are 2048
+ * bytes further. Either way 8 more rows are 1024 bytes further. */
 __device__ __forceinline__ uint64_t operand(uint32_t offset)
 {
     const uint32_t swizzle_128 = 1u << 30, rows_8 = 1024 >> 4;
@@ -202,9 +202,9 @@ __device__ __forceinline__ uint64_t operand(uint32_t offset)
 }
 
 /* d [64, N] (+)= a [64, 16] b [16, N], d in registers: thread t has, of the columns 8 c to 8 c + 7,
- * columns 2 (t % 4) and 2 (t % 4) + 1 of row t / 4 of its warp's 16 in d[4 c], d[4 c + 1], and of the
- * row 8 further in d[4 c + 2], d[4 c + 3]. Where a is in registers, a[0 .. 3] holds pairs of columns
- * likewise, of (row, k), (row + 8, k), (row, k + 8), (row + 8, k + 8). */
+ * columns 2 (t % 4) and 2 (t % 4) + 1 of row t / 4 of its warp's 16 in d[4 c], d[4 c + 1], and of
+ * the row 8 further in d[4 c + 2], d[4 c + 3]. Where a is in registers, a[0 .. 3] holds pairs of
+ * columns likewise, of (row, k), (row + 8, k), (row, k + 8), (row + 8, k + 8). */
 template <int N, typename T> struct product;
 
 #define VT_ACC8(i)                                                                                 \
@@ -223,8 +223,8 @@ template <int N, typename T> struct product;
 #define VT_REG56 VT_REG48 ", %48, %49, %50, %51, %52, %53, %54, %55"
 #define VT_REG64 VT_REG56 ", %56, %57, %58, %59, %60, %61, %62, %63"
 
-/* both(): a and b from shared memory; left(): a from registers, b turned or not. p0 .. p6 number the
- * operands after d. */
+/* both(): a and b from shared memory; left(): a from registers, b turned or not. p0 .. p6 number
+ * the operands after d. */
 #define VT_PRODUCT_OF(N, T, type, regs, p0, p1, p2, p3, p4, p5, p6, ...)                           \
     template <> struct product<N, T> {                                                             \
         static __device__ __forceinline__ void both(float *d, uint64_t a, uint64_t b, int add)     \

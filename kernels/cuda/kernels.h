@@ -2,9 +2,10 @@
  * a stream. Host code is C (kernels/cuda/ *.c), device code CUDA C (*.cu); this header is all that
  * they share, and neither knows models, files or errors in words.
  *
- * Every launcher returns 0 or a cudaError_t, touches no memory but its arguments', allocates nothing
- * and never synchronises, so all of them can be captured into a graph. Pointers are the device's
- * unless said otherwise and 16-byte aligned, sizes are in elements. "16-bit type" is fp16 or bf16.
+ * Every launcher returns 0 or a cudaError_t, touches no memory but its arguments', allocates
+ * nothing and never synchronises, so all of them can be captured into a graph. Pointers are the
+ * device's unless said otherwise and 16-byte aligned, sizes are in elements. "16-bit type" is fp16
+ * or bf16.
  *
  * Kernels for compute capability 9.0 are launched with programmatic dependent launch (common.cuh):
  * each waits for the one before it prior to its first access to memory that another may have
@@ -67,8 +68,8 @@ int vt_cuda_gemm_run(int variant, const vt_cuda_gemm *g, cudaStream_t stream);
 
 /* ---- attention ---- */
 
-/* out[n, h] = sum over allowed keys k of softmax_k(scale * q[n, h] . k[k, h]) * v[k, h]: attention.h,
- * for the listed heads of every image. */
+/* out[n, h] = sum over allowed keys k of softmax_k(scale * q[n, h] . k[k, h]) * v[k, h]:
+ * attention.h, for the listed heads of every image. */
 typedef struct {
     const void *qkv; /* [images * tokens, 3 * heads * head_dim] */
     void *out;       /* [images * tokens, heads * head_dim] */

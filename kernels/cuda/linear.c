@@ -2,11 +2,12 @@
  *
  * A product has several candidates: cuBLASLt's algorithms for its shape, followed by a pass for an
  * activation that the library's epilogue has not got, and our own tiles with everything in the
- * epilogue (vt_cuda_gemm_...). Odd shapes, whose rows are not aligned as those want, have a plain one. Each shape is timed once, on the real buffers, when a stream is prepared, and
- * remembered on disk (tuned.c).
+ * epilogue (vt_cuda_gemm_...). Odd shapes, whose rows are not aligned as those want, have a plain
+ * one. Each shape is timed once, on the real buffers, when a stream is prepared, and remembered on
+ * disk (tuned.c).
  *
- * Weights are kept as [out, in] in the device's type; bias in fp32 and, where that is a 16-bit type,
- * in it as well, because cuBLASLt wants the bias in the output's type.
+ * Weights are kept as [out, in] in the device's type; bias in fp32 and, where that is a 16-bit
+ * type, in it as well, because cuBLASLt wants the bias in the output's type.
  */
 #include "kernels/cuda/cuda.h"
 
@@ -202,8 +203,8 @@ static int touch(vt_mat m, cudaStream_t stream)
     return vt_cuda_cast(m.p, m.type, m.p, m.type, m.rows * (size_t)m.cols, stream);
 }
 
-/* Small products between two small kernels, as in a model: what the next kernel may begin before the
- * last one ends decides there. */
+/* Small products between two small kernels, as in a model: what the next kernel may begin before
+ * the last one ends decides there. */
 static int try_candidate(void *user, int i)
 {
     const trial *t = user;

@@ -1,8 +1,8 @@
 /* Memory of a CUDA device, and transfers that wait.
  *
  * cudaMalloc gives multiples of 2 MiB: hundreds of weights by themselves would waste a quarter. So
- * blocks are cut from chunks, first fit, at multiples of 256 bytes, and a chunk is given back with its
- * last block. reserve takes one chunk for all that is about to be asked for; what does not fit
+ * blocks are cut from chunks, first fit, at multiples of 256 bytes, and a chunk is given back with
+ * its last block. reserve takes one chunk for all that is about to be asked for; what does not fit
  * into any gets a new one.
  */
 #include "kernels/cuda/cuda.h"

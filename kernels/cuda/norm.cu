@@ -1,7 +1,7 @@
-/* LayerNorm of rows: y = (x - mean) / sqrt(var + eps) * gamma + beta, over the columns of a token or
- * over each head of q and k. A warp has a row; the row stays in registers, so that the mean comes
- * first and then the mean of squared distances from it: no cancellation where |mean| is large.
- * Sums are fp32. Bytes are the cost: each value is read and written once.
+/* LayerNorm of rows: y = (x - mean) / sqrt(var + eps) * gamma + beta, over the columns of a token
+ * or over each head of q and k. A warp has a row; the row stays in registers, so that the mean
+ * comes first and then the mean of squared distances from it: no cancellation where |mean| is
+ * large. Sums are fp32. Bytes are the cost: each value is read and written once.
  */
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/kernels.h"

@@ -3,9 +3,9 @@
  *   $XDG_CACHE_HOME/vitrun/GPU-VERSION.tuned       (~/.cache where XDG_CACHE_HOME is not set)
  *
  * so that the next run need not time again. GPU is the card's name, VERSION cuBLASLt's, to which
- * its algorithms are bound. A line is "KEY = VALUE"; of lines with one key the last counts; a line is
- * appended by one write, so that several processes may share the file. A cache: it may be deleted at
- * any time, and where it cannot be read or written, things are timed again.
+ * its algorithms are bound. A line is "KEY = VALUE"; of lines with one key the last counts; a line
+ * is appended by one write, so that several processes may share the file. A cache: it may be
+ * deleted at any time, and where it cannot be read or written, things are timed again.
  */
 #include "kernels/cuda/cuda.h"
 

@@ -1,6 +1,6 @@
-/* Whole models on the GPU against timm, with every attention kernel and in every type. fp32 keeps what
- * the CPU promises; the other types stay within some roundings of their own (tf32 and fp16 round
- * operands to 11 bits, bf16 to 8), which a dozen layers add up.
+/* Whole models on the GPU against timm, with every attention kernel and in every type. fp32 keeps
+ * what the CPU promises; the other types stay within some roundings of their own (tf32 and fp16
+ * round operands to 11 bits, bf16 to 8), which a dozen layers add up.
  */
 #include <setjmp.h>
 #include <stdarg.h>

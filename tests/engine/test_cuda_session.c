@@ -1,5 +1,5 @@
-/* Models on the GPU through the public interface: memory as planned, threads, forwards in two steps,
- * numbers that leave the type's range. */
+/* Models on the GPU through the public interface: memory as planned, threads, forwards in two
+ * steps, numbers that leave the type's range. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
-/* The buffers of the forward pass, against a device that computes nothing: whatever the number of images
- * and the parts in which they go through the model, no operand leaves its buffer. */
+/* The buffers of the forward pass, against a device that computes nothing: whatever the number of
+ * images and the parts in which they go through the model, no operand leaves its buffer. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

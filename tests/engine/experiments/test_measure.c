@@ -1,4 +1,5 @@
-/* Errors with their path, free memory, the spread of samples: median, smallest, 90th percentile by nearest rank. */
+/* Errors with their path, free memory, the spread of samples: median, smallest, 90th percentile by
+ * nearest rank. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

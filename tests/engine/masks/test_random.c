@@ -235,8 +235,8 @@ static void one_seed_is_one_mask_on_all_layers(void **state)
     vt_masks_free(m);
 }
 
-/* Rows and columns of a uniform pattern hold binomial counts: with P = 256 and density 1/4, mean 64,
- * standard deviation 6.9; six of them bound 512 counts. */
+/* Rows and columns of a uniform pattern hold binomial counts: with P = 256 and density 1/4, mean
+ * 64, standard deviation 6.9; six of them bound 512 counts. */
 static void uniform_pairs_are_spread_evenly(void **state)
 {
     (void)state;
