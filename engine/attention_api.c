@@ -149,10 +149,10 @@ int vitrun_attention_prefix(const vitrun_attention *a)
 static const char *fastest_sparse(const vitrun_attention *a)
 {
     double ms[VT_ATTN_KERNELS];
-    for (int k = 0; k < VT_ATTN_KERNELS; k++)
-        ms[k] = a->plans.group[0].candidate[k].predicted_ms;
-    for (int k = 0; k < VT_ATTN_KERNELS; k++)
-        ms[k] = ms[k] < 0 ? INFINITY : ms[k];
+    for (int k = 0; k < VT_ATTN_KERNELS; k++) {
+        double predicted = a->plans.group[0].candidate[k].predicted_ms;
+        ms[k] = predicted < 0 ? INFINITY : predicted; /* cannot serve */
+    }
     return vt_attn_kernel_name(vt_attn_fastest_sparse(ms));
 }
 

@@ -63,9 +63,6 @@ static int forced(vt_attn_choice *out, const char *name, vt_status *st)
     if (strcmp(name, "sparse") && !kernel_by_name(name, &out->kernel))
         return vt_fail(st, VT_USAGE, "kernel \"%s\" is unknown (expected " VT_ATTN_KERNEL_NAMES ")",
                        name);
-    if (!isfinite(out->ms[out->kernel]))
-        return vt_fail(st, VT_USAGE, "kernel %s: this device has none for heads of this size",
-                       name);
     snprintf(out->reason, sizeof out->reason, "kernel %s was asked for", name);
     return 0;
 }
