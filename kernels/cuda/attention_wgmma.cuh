@@ -5,15 +5,13 @@
  * 128 keys and values through rings of STAGES tiles each. The other three warpgroups have 64 query
  * rows each and compute
  *
- *   S = Q K^T        wgmma, both from shared memory, fp32 in registers
- *   P = 2^(c S - m)  c = scale * log2(e), m the row's maximum so far, times c
- *   O = O + P V      wgmma, P from registers, V's tile read along its other side
+ *   S = Q K^T    wgmma, both from shared memory, fp32 in registers
+ *   P, m         attention_softmax.cuh
+ *   O = O + P V  wgmma, P from registers, V's tile read along its other side
  *
- * with O rescaled when m grows. m may lag behind the true maximum by up to LAG: weights are then at
- * most 2^LAG, which fp16 holds, and O is hardly ever rescaled. At this head size the products and
- * the powers take equally long, on different units: the warpgroups issue products in turns, so that
- * those of one run while the others weigh, and a tile's O product runs while the next tile is
- * weighed.
+ * At this head size the products and the powers take equally long, on different units: the
+ * warpgroups issue products in turns, so that those of one run while the others weigh, and a tile's
+ * O product runs while the next tile is weighed.
  *
  * The keys that do not fill a tile come first, in a tile of their own that is as narrow as they
  * allow. Columns at and beyond `tokens` are -inf before the maximum, as are pairs whose bit is off;
@@ -26,7 +24,7 @@
 #ifndef VT_CUDA_ATTENTION_WGMMA_CUH
 #define VT_CUDA_ATTENTION_WGMMA_CUH
 
-#include "kernels/cuda/hopper.cuh"
+#include "kernels/cuda/attention_softmax.cuh"
 
 typedef struct {
     void *out;
@@ -192,44 +190,26 @@ __device__ void wgmma_copies(const CUtensorMap *map_q, const CUtensorMap *map_kv
 
 /* ---- arithmetic ---- */
 
-__device__ __forceinline__ float exp2_unit(float x)
-{
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-__device__ __forceinline__ float quad_max(float x)
-{
-    x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
-    return fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 2));
-}
-
-__device__ __forceinline__ float quad_sum(float x)
-{
-    x += __shfl_xor_sync(0xffffffffu, x, 1);
-    return x + __shfl_xor_sync(0xffffffffu, x, 2);
-}
-
 /* A consumer thread: rows lane / 4 and 8 further of its warp's 16. */
-template <typename C> struct wgmma_rows {
+template <typename C> struct wgmma_rows : softmax_rows<typename C::T, C::KEYS, C::D, C::MASKED> {
     typedef typename C::T T;
-    static constexpr int S = C::KEYS / 2; /* scores of a tile in this thread */
-    static constexpr int WORDS = C::KEYS / 32, LAG = 8;
+    typedef softmax_rows<T, C::KEYS, C::D, C::MASKED> softmax;
+    using softmax::max;
+    using softmax::out;
+    using softmax::p;
+    using softmax::S;
+    using softmax::sum;
+    static constexpr int WORDS = C::KEYS / 32;
 
     const wgmma_work &w;
     wgmma_shared<C> sh;
     int group, lane;
     uint32_t n; /* the tile whose values are due; its scores are weighed before that */
-    float max[2], sum[2];
-    float out[C::D / 2];
-    uint32_t p[C::KEYS / 4];
     uint32_t bits[C::MASKED ? 2 * WORDS : 1]; /* of the rows, for a tile */
     uint32_t bits_at[C::MASKED ? 2 : 1];      /* where the rows' begin, in words */
 
     __device__ __forceinline__ wgmma_rows(const wgmma_work &work, wgmma_shared<C> shared, int which)
-        : w(work), sh(shared), group(which), lane(threadIdx.x % 32),
-          n(0), max{}, sum{}, out{}, p{}, bits{}, bits_at{}
+        : w(work), sh(shared), group(which), lane(threadIdx.x % 32), n(0), bits{}, bits_at{}
     {
     }
 
@@ -320,67 +300,6 @@ template <typename C> struct wgmma_rows {
             s[i] = i / 4 * 8 + i % 2 < left ? s[i] : -INFINITY;
     }
 
-    /* -- the online softmax -- */
-
-    /* Takes a tile into the maxima. Returns how much what was summed before must shrink. */
-    template <int WIDTH> __device__ __forceinline__ bool grow(const float *s, float (&shrink)[2])
-    {
-        float top[2], grown[2];
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            float a = s[2 * r], b = s[2 * r + 1];
-#pragma unroll
-            for (int i = 4; i < WIDTH / 2; i += 4)
-                a = fmaxf(a, s[i + 2 * r]), b = fmaxf(b, s[i + 2 * r + 1]);
-            top[r] = fmaxf(max[r], quad_max(fmaxf(a, b)));
-            grown[r] = (top[r] - max[r]) * w.to_log2; /* NaN where both are -inf: nothing grew */
-        }
-        bool grew = grown[0] > LAG || grown[1] > LAG;
-        if (!__any_sync(0xffffffffu, grew))
-            return false;
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            shrink[r] = top[r] > max[r] ? exp2_unit(-grown[r]) : 1.0f;
-            max[r] = top[r];
-            sum[r] *= shrink[r];
-        }
-        return true;
-    }
-
-    __device__ __forceinline__ void shrink_out(const float (&shrink)[2])
-    {
-#pragma unroll
-        for (int i = 0; i < C::D / 2; i++)
-            out[i] *= shrink[i / 2 % 2];
-    }
-
-    /* s = 2^(c s - m), and into the sums. */
-    template <int WIDTH> __device__ __forceinline__ void weigh(float *s)
-    {
-        float m[2];
-#pragma unroll
-        for (int r = 0; r < 2; r++)
-            m[r] = C::MASKED && max[r] == -INFINITY ? 0.0f : -max[r] * w.to_log2;
-#pragma unroll
-        for (int i = 0; i < WIDTH / 2; i++)
-            s[i] = exp2_unit(fmaf(s[i], w.to_log2, m[i / 2 % 2]));
-#pragma unroll
-        for (int r = 0; r < 2; r++) {
-            float a = s[2 * r], b = s[2 * r + 1];
-#pragma unroll
-            for (int i = 4; i < WIDTH / 2; i += 4)
-                a += s[i + 2 * r], b += s[i + 2 * r + 1];
-            sum[r] += a + b;
-        }
-    }
-
-    template <int WIDTH> __device__ __forceinline__ void pack(const float *s)
-    {
-#pragma unroll
-        for (int i = 0; i < WIDTH / 2; i += 2)
-            p[i / 2] = pack2<T>(s[i], s[i + 1]);
-    }
-
     /* -- tiles -- */
 
     /* The first tile, of the keys that do not fill one: `keys` of them, at most WIDTH. */
@@ -396,9 +315,9 @@ template <typename C> struct wgmma_rows {
             apply_bits<WIDTH>(s);
         else
             apply_bound<WIDTH>(s, keys);
-        grow<WIDTH>(s, shrink); /* there is nothing to shrink */
-        weigh<WIDTH>(s);
-        pack<WIDTH>(s);
+        softmax::template grow<WIDTH>(s, w.to_log2, shrink); /* there is nothing to shrink */
+        softmax::template weigh<WIDTH>(s, w.to_log2);
+        softmax::template pack<WIDTH>(s);
         issue_values<WIDTH>();
         products_wait<0>();
         products_touch(out);
@@ -429,10 +348,10 @@ template <typename C> struct wgmma_rows {
         release_scores(0);
         if constexpr (C::MASKED)
             apply_bits<C::KEYS>(s);
-        if (grow<C::KEYS>(s, shrink))
-            shrink_out(shrink);
-        weigh<C::KEYS>(s);
-        pack<C::KEYS>(s);
+        if (softmax::template grow<C::KEYS>(s, w.to_log2, shrink))
+            softmax::shrink_out(shrink);
+        softmax::template weigh<C::KEYS>(s, w.to_log2);
+        softmax::template pack<C::KEYS>(s);
     }
 
     /* The values of a tile, and the weights of the next, which begins at `key`. */
@@ -450,15 +369,15 @@ template <typename C> struct wgmma_rows {
         release_scores(1);
         if constexpr (C::MASKED)
             apply_bits<C::KEYS>(s);
-        bool grew = grow<C::KEYS>(s, shrink);
-        weigh<C::KEYS>(s);
+        bool grew = softmax::template grow<C::KEYS>(s, w.to_log2, shrink);
+        softmax::template weigh<C::KEYS>(s, w.to_log2);
         products_wait<0>();
         products_touch(p);
         products_touch(out);
         release_values();
         if (grew)
-            shrink_out(shrink);
-        pack<C::KEYS>(s);
+            softmax::shrink_out(shrink);
+        softmax::template pack<C::KEYS>(s);
     }
 
     /* The full tiles. The last product is under way on return. */
@@ -473,11 +392,7 @@ template <typename C> struct wgmma_rows {
 
     __device__ __forceinline__ void start(int row)
     {
-#pragma unroll
-        for (int i = 0; i < C::D / 2; i++)
-            out[i] = 0;
-        max[0] = max[1] = -INFINITY;
-        sum[0] = sum[1] = 0;
+        softmax::start_rows();
         if constexpr (C::MASKED)
             for (int r = 0; r < 2; r++) {
                 int at = min(row + threadIdx.x / 32 % 4 * 16 + lane / 4 + 8 * r, w.tokens - 1);
