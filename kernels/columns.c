@@ -1,0 +1,734 @@
+/* Builds the layout of columns.h from a mask's row function, in two sweeps over the rows: one
+ * counts, one writes. No N^2 memory but the bits of blocks that are partly on.
+ *
+ * Orders of queries, 64 to a half (a group is one half or two):
+ *   BLOCKS   blocks of 8 x 8 patches, or as near as the grid allows: a window of the grid sees few
+ *            keys then. NATURAL, tokens as they are, where that lists fewer
+ *   ROWS     whole rows of the grid, or pieces of one;  COLUMNS  likewise columns
+ * Prefix tokens come first, in groups of their own.
+ *
+ * Keys of a group are listed by class, so that tiles are of one kind: those that all queries see
+ * before those that some see, and at the end those that only one half sees; within a class by token,
+ * so that equal patterns give equal blocks wherever they are.
+ */
+#include "kernels/columns.h"
+
+#include <omp.h>
+#include <string.h>
+
+enum { TILE = VT_COLUMN_TILE, HALVES = 2, CLASSES = 8, SIDE = 8, SAMPLES = 32 };
+
+typedef enum { BLOCKS, NATURAL, ROWS, COLUMNS } order;
+
+/* Which pairs of a query a pass has. */
+typedef enum { ALL, IN_ROW, IN_COLUMN, REST } part;
+
+const vt_columns_shape vt_columns_shapes[VT_COLUMNS_SHAPES] = {
+    {64, false}, {128, false}, {64, true}, {128, true}};
+
+/* ---- orders ---- */
+
+typedef struct {
+    int32_t *token; /* [halves * TILE], -1 for padding */
+    int halves, prefix_halves;
+} query_list;
+
+static void put_half(query_list *q, int *fill, int32_t token)
+{
+    q->token[q->halves * TILE + (*fill)++] = token;
+}
+
+static void end_half(query_list *q, int *fill)
+{
+    while (*fill < TILE)
+        put_half(q, fill, -1);
+    *fill = 0;
+    q->halves++;
+}
+
+/* The rectangle of the grid with rows top .. bottom - 1, columns left .. right - 1, down its columns
+ * if `down`, in halves of its own. */
+static void put_rectangle(query_list *q, const vt_mask *m, int top, int bottom, int left, int right,
+                          bool down)
+{
+    int fill = 0, high = bottom - top, wide = right - left;
+    for (int n = 0; n < high * wide; n++) {
+        int i = top + (down ? n % high : n / wide), j = left + (down ? n / high : n % wide);
+        if (fill == TILE)
+            end_half(q, &fill);
+        put_half(q, &fill, m->prefix + i * m->grid_w + j);
+    }
+    end_half(q, &fill);
+}
+
+static int ceil_div(int a, int b)
+{
+    return (a + b - 1) / b;
+}
+
+/* Blocks of equal size, as nearly as can be. Two blocks that follow each other are neighbours. */
+static void put_blocks(query_list *q, const vt_mask *m)
+{
+    int high = m->grid_h < SIDE ? m->grid_h : SIDE;
+    int wide = m->grid_w < TILE / high ? m->grid_w : TILE / high;
+    high = m->grid_h < TILE / wide ? m->grid_h : TILE / wide;
+    int down = ceil_div(m->grid_h, high), across = ceil_div(m->grid_w, wide);
+    for (int n = 0; n < down * across; n++) {
+        int y = n / across, x = n % across;
+        if (across % 2 && y % 2)
+            x = across - 1 - x;
+        put_rectangle(q, m, y * m->grid_h / down, (y + 1) * m->grid_h / down,
+                      x * m->grid_w / across, (x + 1) * m->grid_w / across, false);
+    }
+}
+
+/* Lines of the grid: rows, or columns if `down`. As many whole ones as fit into a half; longer ones
+ * in equal pieces. */
+static void put_lines(query_list *q, const vt_mask *m, bool down)
+{
+    int lines = down ? m->grid_w : m->grid_h, length = down ? m->grid_h : m->grid_w;
+    int step = length < TILE ? TILE / length : 1, pieces = ceil_div(length, TILE);
+    for (int i = 0; i < lines; i += step)
+        for (int p = 0; p < pieces; p++) {
+            int last = i + step < lines ? i + step : lines;
+            int from = p * length / pieces, to = (p + 1) * length / pieces;
+            if (down)
+                put_rectangle(q, m, from, to, i, last, true);
+            else
+                put_rectangle(q, m, i, last, from, to, false);
+        }
+}
+
+static void put_tokens(query_list *q, int first, int end)
+{
+    int fill = 0;
+    for (int t = first; t < end; t++) {
+        if (fill == TILE)
+            end_half(q, &fill);
+        put_half(q, &fill, t);
+    }
+    if (fill)
+        end_half(q, &fill);
+}
+
+static size_t halves_at_most(const vt_mask *m)
+{
+    size_t h = (size_t)m->grid_h, w = (size_t)m->grid_w;
+    size_t lines = (h > w ? h : w) + 1; /* each may leave a half or two unfinished */
+    return (size_t)m->tokens / TILE + 2 * lines + 8;
+}
+
+/* All tokens (prefix: those, too), a multiple of `halves` of them for the prefix and for the rest. */
+static void put_in_order(query_list *q, const vt_mask *m, order how, bool prefix, int halves)
+{
+    int fill = 0;
+    q->halves = 0;
+    if (prefix)
+        put_tokens(q, 0, m->prefix);
+    while (q->halves % halves)
+        end_half(q, &fill);
+    q->prefix_halves = q->halves;
+    if (how == BLOCKS)
+        put_blocks(q, m);
+    else if (how == NATURAL)
+        put_tokens(q, m->prefix, m->tokens);
+    else
+        put_lines(q, m, how == COLUMNS);
+    while (q->halves % halves)
+        end_half(q, &fill);
+}
+
+/* ---- a group's keys ---- */
+
+/* A key that a group sees: bit q of seen[h] says whether query q of half h does. */
+typedef struct {
+    uint64_t seen[HALVES];
+    int32_t key, class;
+} column;
+
+typedef struct {         /* of one thread */
+    uint64_t *rows;      /* [HALVES * TILE][words] */
+    uint64_t *any, *all; /* [HALVES][words] keys that some, all queries of a half see */
+    column *columns;     /* [N], may be NULL while counting */
+} room;
+
+typedef struct {
+    const vt_mask *mask;
+    int halves; /* of a group */
+    size_t words;
+    room *room;
+    int threads;
+} sweep;
+
+static void close_sweep(sweep *s)
+{
+    for (int i = 0; s->room && i < s->threads; i++) {
+        vt_free(s->room[i].rows);
+        vt_free(s->room[i].columns);
+    }
+    vt_free(s->room);
+}
+
+static int open_sweep(sweep *s, const vt_mask *mask, int halves, int threads, bool write,
+                      vt_status *st)
+{
+    *s = (sweep){.mask = mask, .halves = halves, .words = vt_mask_words(mask->tokens)};
+    s->threads = threads < 1 ? 1 : threads;
+    s->room = vt_alloc((size_t)s->threads, sizeof *s->room, "columns", st);
+    for (int i = 0; s->room && i < s->threads; i++) {
+        room *r = &s->room[i];
+        size_t n = HALVES * s->words;
+        r->rows = vt_alloc(TILE + 2, n * sizeof *r->rows, "mask rows", st);
+        r->columns = vt_alloc(write ? (size_t)mask->tokens : 0, sizeof *r->columns, "columns", st);
+        if (!r->rows || !r->columns)
+            goto failed;
+        r->any = r->rows + TILE * n;
+        r->all = r->any + n;
+    }
+    if (s->room)
+        return 0;
+failed:
+    close_sweep(s);
+    return -1;
+}
+
+static void clear_bits(uint64_t *bits, int from, int to)
+{
+    for (; from < to && from % 64; from++)
+        bits[from / 64] &= ~(1ull << from % 64);
+    for (; from + 64 <= to; from += 64)
+        bits[from / 64] = 0;
+    for (; from < to; from++)
+        bits[from / 64] &= ~(1ull << from % 64);
+}
+
+/* Leaves of a query's row the pairs that the part has; prefix queries have them all in IN_ROW. */
+static void restrict_row(const vt_mask *m, part which, int token, uint64_t *bits)
+{
+    if (which == ALL || token < m->prefix)
+        return;
+    int i = (token - m->prefix) / m->grid_w, j = (token - m->prefix) % m->grid_w;
+    int left = m->prefix + i * m->grid_w, right = left + m->grid_w;
+    if (which == IN_ROW) {
+        clear_bits(bits, m->prefix, left);
+        clear_bits(bits, right, m->tokens);
+        return;
+    }
+    clear_bits(bits, 0, m->prefix);
+    clear_bits(bits, left, right);
+    int at = m->prefix + j;
+    for (int y = 0; y < m->grid_h; y++, at += m->grid_w)
+        if (which == REST)
+            clear_bits(bits, at, at + 1);
+        else
+            clear_bits(bits, at + 1, y + 1 < m->grid_h ? at + m->grid_w : m->tokens);
+    if (which == IN_COLUMN)
+        clear_bits(bits, m->prefix, m->prefix + j);
+}
+
+/* The rows of a half's queries, and what some and all of them see. */
+static void read_half(const sweep *s, room *r, int half, const int32_t *token, part which)
+{
+    uint64_t *any = r->any + (size_t)half * s->words, *all = r->all + (size_t)half * s->words;
+    memset(any, 0, s->words * sizeof *any);
+    memset(all, token[0] < 0 ? 0 : 0xff, s->words * sizeof *all);
+    for (int q = 0; q < TILE; q++) {
+        uint64_t *row = r->rows + (size_t)(half * TILE + q) * s->words;
+        if (token[q] < 0) {
+            memset(row, 0, s->words * sizeof *row);
+            continue;
+        }
+        s->mask->row(s->mask, token[q], row);
+        restrict_row(s->mask, which, token[q], row);
+        for (size_t w = 0; w < s->words; w++) {
+            any[w] |= row[w];
+            all[w] &= row[w];
+        }
+    }
+}
+
+/* What each half has of a class's keys: 2 all pairs, 1 some, 0 none. In the order of the list. */
+static const int has[CLASSES][HALVES] = {{2, 2}, {2, 1}, {1, 2}, {1, 1},
+                                         {2, 0}, {1, 0}, {0, 2}, {0, 1}};
+
+static int class_of(int a, int b)
+{
+    static const int of[3][3] = {{-1, 7, 6}, {5, 3, 2}, {4, 1, 0}};
+    return of[a][b];
+}
+
+/* The keys of word w that are of class c. */
+static uint64_t of_class(const sweep *s, const room *r, size_t w, int c)
+{
+    uint64_t keys = ~0ull;
+    for (int h = 0; h < HALVES; h++) {
+        uint64_t any = h < s->halves ? r->any[(size_t)h * s->words + w] : 0;
+        uint64_t all = h < s->halves ? r->all[(size_t)h * s->words + w] : 0;
+        keys &= has[c][h] == 2 ? all : has[c][h] == 1 ? any & ~all : ~any;
+    }
+    return keys;
+}
+
+static void count_classes(const sweep *s, const room *r, int count[CLASSES])
+{
+    memset(count, 0, CLASSES * sizeof *count);
+    for (size_t w = 0; w < s->words; w++) {
+        uint64_t some = r->any[w] | (s->halves > 1 ? r->any[s->words + w] : 0);
+        for (int c = 0; some && c < CLASSES; c++)
+            count[c] += __builtin_popcountll(of_class(s, r, w, c));
+    }
+}
+
+/* What block (tile, half) is: VT_BLOCK_FULL, VT_BLOCK_EMPTY, or 0: it needs bits. */
+static uint32_t kind_of(const int count[CLASSES], int tile, int half)
+{
+    int from = tile * TILE, begin = 0, keys = 0, full = 0, some = 0;
+    for (int c = 0; c < CLASSES; begin += count[c++]) {
+        int lo = begin > from ? begin : from, hi = begin + count[c];
+        hi = hi < from + TILE ? hi : from + TILE;
+        if (hi <= lo)
+            continue;
+        keys += hi - lo;
+        full += has[c][half] == 2 ? hi - lo : 0;
+        some += has[c][half] ? hi - lo : 0;
+    }
+    return some == 0 ? VT_BLOCK_EMPTY : full == TILE && keys == TILE ? VT_BLOCK_FULL : 0;
+}
+
+typedef struct {
+    uint32_t columns, partial;
+} group_count;
+
+static group_count count_group(const sweep *s, const room *r)
+{
+    int count[CLASSES];
+    group_count g = {0, 0};
+    count_classes(s, r, count);
+    for (int c = 0; c < CLASSES; c++)
+        g.columns += (uint32_t)count[c];
+    for (int t = 0; t * TILE < (int)g.columns; t++)
+        for (int h = 0; h < s->halves; h++)
+            g.partial += kind_of(count, t, h) == 0;
+    return g;
+}
+
+static group_count read_group(const sweep *s, const int32_t *token, part which)
+{
+    room *r = &s->room[omp_get_thread_num()];
+    for (int h = 0; h < s->halves; h++)
+        read_half(s, r, h, token + h * TILE, which);
+    return count_group(s, r);
+}
+
+/* ---- which order, which cut ---- */
+
+/* Keys that some of the halves list, in some evenly spaced groups, scaled up to all. */
+static double sample(const sweep *s, query_list *q, order how, part which)
+{
+    put_in_order(q, s->mask, how, false, s->halves);
+    int groups = q->halves / s->halves, step = ceil_div(groups, SAMPLES);
+    int64_t columns = 0, sampled = 0;
+#pragma omp parallel for num_threads(s->threads) reduction(+ : columns, sampled)
+    for (int g = step / 2; g < groups; g += step) {
+        group_count c = read_group(s, q->token + (size_t)g * (size_t)s->halves * TILE, which);
+        columns += (c.columns + TILE - 1) / TILE * TILE;
+        sampled++;
+    }
+    return sampled ? (double)columns / (double)sampled * groups : 0;
+}
+
+static bool is_plane(const vt_mask *m)
+{
+    return m->grid_h > 1 && m->grid_w > 1;
+}
+
+static order best_order(const sweep *s, query_list *q, part which, double *columns)
+{
+    double natural = sample(s, q, NATURAL, which), blocks = natural;
+    if (is_plane(s->mask))
+        blocks = sample(s, q, BLOCKS, which);
+    *columns = natural < blocks ? natural : blocks;
+    return natural <= blocks ? NATURAL : BLOCKS;
+}
+
+/* Does cutting the mask into rows, columns and the rest list fewer keys? A pass costs each query
+ * about as much as a tile does a group. */
+static bool cut_pays(const sweep *s, query_list *q)
+{
+    double plain, rest;
+    if (!is_plane(s->mask))
+        return false;
+    best_order(s, q, ALL, &plain);
+    double cut = sample(s, q, ROWS, IN_ROW) + sample(s, q, COLUMNS, IN_COLUMN);
+    best_order(s, q, REST, &rest);
+    int passes = rest > 0 ? 2 : 1;
+    return cut + rest + (double)passes * s->mask->tokens < plain;
+}
+
+/* ---- passes ---- */
+
+typedef struct {
+    query_list list;
+    part which;
+    int groups;
+    group_count *count; /* [groups] */
+} pass;
+
+typedef struct {
+    sweep sweep;
+    int passes;
+    pass pass[VT_COLUMN_PASSES];
+} draft;
+
+static void close_draft(draft *d)
+{
+    for (int p = 0; p < VT_COLUMN_PASSES; p++) {
+        vt_free(d->pass[p].list.token);
+        vt_free(d->pass[p].count);
+    }
+    close_sweep(&d->sweep);
+}
+
+/* Counts every group; those of later passes that have nothing go. */
+static void count_pass(const draft *d, pass *p)
+{
+    const sweep *s = &d->sweep;
+    size_t slots = (size_t)s->halves * TILE;
+#pragma omp parallel for num_threads(s->threads) schedule(dynamic, 2)
+    for (int g = 0; g < p->groups; g++)
+        p->count[g] = read_group(s, p->list.token + (size_t)g * slots, p->which);
+    if (p->which == ALL || p->which == IN_ROW)
+        return;
+    int kept = 0;
+    for (int g = 0; g < p->groups; g++) {
+        if (!p->count[g].columns)
+            continue;
+        memmove(p->list.token + (size_t)kept * slots, p->list.token + (size_t)g * slots,
+                slots * sizeof *p->list.token);
+        p->count[kept++] = p->count[g];
+    }
+    p->groups = kept;
+}
+
+static int draft_pass(draft *d, part which, vt_status *st)
+{
+    static const order orders[] = {[IN_ROW] = ROWS, [IN_COLUMN] = COLUMNS};
+    pass *p = &d->pass[d->passes];
+    size_t halves = halves_at_most(d->sweep.mask);
+    double columns;
+    p->which = which;
+    p->list.token = vt_alloc(halves, TILE * sizeof *p->list.token, "query order", st);
+    p->count = vt_alloc(halves, sizeof *p->count, "query groups", st);
+    if (!p->list.token || !p->count)
+        return -1;
+    order how = which == ALL || which == REST ? best_order(&d->sweep, &p->list, which, &columns)
+                                              : orders[which];
+    put_in_order(&p->list, d->sweep.mask, how, which == ALL || which == IN_ROW, d->sweep.halves);
+    p->groups = p->list.halves / d->sweep.halves;
+    count_pass(d, p);
+    if (p->groups || d->passes == 0)
+        d->passes++;
+    return 0;
+}
+
+/* The passes of a shape, counted. write: there will be a second sweep, which writes. */
+static int open_draft(draft *d, const vt_mask *mask, vt_columns_shape shape, int threads,
+                      bool write, vt_status *st)
+{
+    *d = (draft){.passes = 0};
+    if (open_sweep(&d->sweep, mask, shape.rows / TILE, threads, write, st))
+        return -1;
+    int failed = draft_pass(d, shape.axial ? IN_ROW : ALL, st);
+    if (!failed && shape.axial)
+        failed = draft_pass(d, IN_COLUMN, st) || draft_pass(d, REST, st);
+    if (failed)
+        close_draft(d);
+    return failed ? -1 : 0;
+}
+
+/* ---- counting ---- */
+
+static void add_up(const draft *d, vt_columns_count *out)
+{
+    *out = (vt_columns_count){.passes = d->passes};
+    for (int p = 0; p < d->passes; p++) {
+        const pass *from = &d->pass[p];
+        int prefix = p ? 0 : from->list.prefix_halves / d->sweep.halves;
+        out->groups += from->groups;
+        for (int g = 0; g < from->groups; g++) {
+            int64_t tiles = (from->count[g].columns + TILE - 1) / TILE;
+            out->tiles += tiles;
+            out->columns += from->count[g].columns;
+            out->partial += from->count[g].partial;
+            out->longest = g >= prefix && tiles > out->longest ? tiles : out->longest;
+        }
+    }
+}
+
+int vt_columns_count_all(const vt_mask *mask, int threads, vt_columns_count out[VT_COLUMNS_SHAPES],
+                         vt_status *st)
+{
+    bool cut = false;
+    for (int i = 0; i < VT_COLUMNS_SHAPES; i++) {
+        vt_columns_shape shape = vt_columns_shapes[i];
+        draft d;
+        out[i] = (vt_columns_count){.passes = 0};
+        if (shape.axial && !cut)
+            continue;
+        if (open_draft(&d, mask, shape, threads, false, st))
+            return -1;
+        add_up(&d, &out[i]);
+        if (i == 0)
+            cut = cut_pays(&d.sweep, &d.pass[0].list);
+        close_draft(&d);
+    }
+    return 0;
+}
+
+/* ---- writing ---- */
+
+/* Bit k of a[q] to bit q of a[k]. */
+static void transpose(uint64_t a[64])
+{
+    uint64_t low = 0x00000000ffffffffull;
+    for (int half = 32; half; half >>= 1, low ^= low << half)
+        for (int i = 0; i < 64; i = (i + half + 1) & ~half) {
+            uint64_t swap = (a[i] >> half ^ a[i + half]) & low;
+            a[i] ^= swap << half;
+            a[i + half] ^= swap;
+        }
+}
+
+/* The keys of word w into the list, unsorted. */
+static uint32_t list_word(const sweep *s, room *r, size_t w, uint32_t n)
+{
+    uint64_t seen[HALVES][64], some = 0;
+    for (int h = 0; h < s->halves; h++) {
+        some |= r->any[(size_t)h * s->words + w];
+        for (int q = 0; q < TILE; q++)
+            seen[h][q] = r->rows[(size_t)(h * TILE + q) * s->words + w];
+        transpose(seen[h]);
+    }
+    for (; some; some &= some - 1, n++) {
+        int k = __builtin_ctzll(some), state[HALVES] = {0, 0};
+        column *c = &r->columns[n];
+        c->key = (int32_t)(w * 64 + (size_t)k);
+        for (int h = 0; h < HALVES; h++) {
+            c->seen[h] = h < s->halves ? seen[h][k] : 0;
+            if (c->seen[h])
+                state[h] = r->all[(size_t)h * s->words + w] >> k & 1 ? 2 : 1;
+        }
+        c->class = class_of(state[0], state[1]);
+    }
+    return n;
+}
+
+/* Word t of the block whose query q sees the keys row[q]: columns.h. */
+static uint32_t fragment(const uint64_t row[TILE], int t)
+{
+    uint32_t word = 0;
+    for (int r = 0; r < 2; r++) {
+        uint64_t x = row[t / 32 * 16 + t % 32 / 4 + 8 * r] >> t % 4 * 2 & 0x0303030303030303ull;
+        x = (x | x >> 4) & 0x00ff00ff00ff00ffull;
+        x = (x | x >> 8) & 0x0000ffff0000ffffull;
+        word |= (uint32_t)(x | x >> 16) << 2 * r;
+    }
+    return word;
+}
+
+static void write_bits(uint32_t to[128], uint64_t seen[TILE])
+{
+    transpose(seen);
+    for (int t = 0; t < 128; t++)
+        to[t] = fragment(seen, t);
+}
+
+/* Keys by class into their places, and the blocks of all tiles; partial blocks from index `at`. */
+static void write_group(const sweep *s, room *r, vt_columns *l, int g, uint32_t at)
+{
+    int count[CLASSES], next[CLASSES], sum = 0;
+    uint32_t n = 0, *slot = (uint32_t *)r->rows; /* the rows are read by then */
+    count_classes(s, r, count);
+    for (int c = 0; c < CLASSES; sum += count[c++])
+        next[c] = sum;
+    for (size_t w = 0; w < s->words; w++)
+        if (r->any[w] | (s->halves > 1 ? r->any[s->words + w] : 0))
+            n = list_word(s, r, w, n);
+    for (uint32_t i = 0; i < n; i++)
+        slot[next[r->columns[i].class]++] = i;
+    int32_t *key = l->key + (size_t)l->start[g] * TILE;
+    uint32_t tiles = l->start[g + 1] - l->start[g];
+    uint32_t *block = l->block + (size_t)l->start[g] * (size_t)s->halves;
+    for (uint32_t i = 0; i < tiles * TILE; i++)
+        key[i] = i < n ? r->columns[slot[i]].key : -1;
+    for (uint32_t t = 0; t < tiles; t++)
+        for (int h = 0; h < s->halves; h++, block++) {
+            *block = kind_of(count, (int)t, h);
+            if (*block)
+                continue;
+            uint64_t seen[TILE] = {0};
+            for (uint32_t i = 0; i < TILE && t * TILE + i < n; i++)
+                seen[i] = r->columns[slot[t * TILE + i]].seen[h];
+            write_bits(l->bits[at], seen);
+            *block = at++;
+        }
+}
+
+static void write_pass(const draft *d, const pass *p, int first, vt_columns *l,
+                       const uint32_t *first_bits)
+{
+    const sweep *s = &d->sweep;
+    size_t slots = (size_t)s->halves * TILE;
+#pragma omp parallel for num_threads(s->threads) schedule(dynamic, 2)
+    for (int g = 0; g < p->groups; g++) {
+        room *r = &s->room[omp_get_thread_num()];
+        read_group(s, p->list.token + (size_t)g * slots, p->which);
+        write_group(s, r, l, first + g, first_bits[first + g]);
+    }
+}
+
+/* ---- equal blocks ---- */
+
+static uint64_t hash_block(const uint32_t *words)
+{
+    uint64_t hash = 0x9e3779b97f4a7c15ull;
+    for (int i = 0; i < 128; i++)
+        hash = (hash ^ words[i]) * 0xff51afd7ed558ccdull;
+    return hash ^ hash >> 29;
+}
+
+/* Keeps one of each in l->bits and has l->block name it. */
+static int merge_blocks(vt_columns *l, size_t blocks, vt_status *st)
+{
+    size_t places = 16, kept = 0, count = (size_t)l->start[l->groups] * (size_t)l->shape.rows / TILE;
+    while (places < 2 * blocks)
+        places *= 2;
+    uint32_t *table = vt_alloc(places, sizeof *table, "mask blocks", st); /* 1 + index */
+    if (!table)
+        return -1;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t *block = &l->block[i];
+        if (*block >= VT_BLOCK_EMPTY)
+            continue;
+        size_t at = hash_block(l->bits[*block]) & (places - 1);
+        while (table[at] && memcmp(l->bits[table[at] - 1], l->bits[*block], sizeof *l->bits) != 0)
+            at = (at + 1) & (places - 1);
+        if (!table[at]) {
+            memmove(l->bits[kept], l->bits[*block], sizeof *l->bits);
+            table[at] = (uint32_t)++kept;
+        }
+        *block = table[at] - 1;
+    }
+    vt_free(table);
+    l->blocks = kept;
+    return 0;
+}
+
+/* Into memory of their size, where that saves much. */
+static void shrink_bits(vt_columns *l, size_t blocks)
+{
+    vt_status ignored;
+    if (l->blocks > blocks / 4 * 3)
+        return;
+    uint32_t(*bits)[128] = vt_alloc(l->blocks, sizeof *bits, "mask bits", &ignored);
+    if (!bits)
+        return;
+    memcpy(bits, l->bits, l->blocks * sizeof *bits);
+    vt_free(l->bits);
+    l->bits = bits;
+}
+
+/* ---- the layout ---- */
+
+/* Copies queries and adds up tiles; first_bits[g] = the first partial block of group g. */
+static int place_groups(vt_columns *l, const draft *d, uint32_t *first_bits, size_t *blocks,
+                        vt_status *st)
+{
+    uint64_t tiles = 0, partial = 0;
+    size_t slots = (size_t)l->shape.rows;
+    for (int p = 0, g = 0; p < d->passes; p++) {
+        const pass *from = &d->pass[p];
+        l->pass[p] = g;
+        memcpy(l->query + (size_t)g * slots, from->list.token,
+               (size_t)from->groups * slots * sizeof *l->query);
+        for (int i = 0; i < from->groups; i++, g++) {
+            l->columns[g] = from->count[i].columns;
+            l->start[g] = (uint32_t)tiles;
+            first_bits[g] = (uint32_t)partial;
+            tiles += (from->count[i].columns + TILE - 1) / TILE;
+            partial += from->count[i].partial;
+        }
+    }
+    for (int p = d->passes; p <= VT_COLUMN_PASSES; p++)
+        l->pass[p] = l->groups;
+    l->start[l->groups] = (uint32_t)tiles;
+    *blocks = (size_t)partial;
+    if (tiles <= INT32_MAX / TILE && partial < INT32_MAX)
+        return 0;
+    return vt_fail(st, VT_MACHINE, "columns: more than 2^31 - 1 listed keys (%d tokens)",
+                   l->tokens);
+}
+
+static int fill(vt_columns *l, const draft *d, uint32_t *first_bits, vt_status *st)
+{
+    size_t halves = (size_t)l->shape.rows / TILE, blocks;
+    if (place_groups(l, d, first_bits, &blocks, st))
+        return -1;
+    size_t tiles = l->start[l->groups], groups = (size_t)l->groups;
+    l->key = vt_alloc(tiles, TILE * sizeof *l->key, "listed keys", st);
+    l->block = l->key ? vt_alloc(tiles, halves * sizeof *l->block, "mask blocks", st) : NULL;
+    l->bits = l->block ? vt_alloc(blocks, sizeof *l->bits, "mask bits", st) : NULL;
+    if (!l->bits)
+        return -1;
+    for (int p = 0; p < d->passes; p++)
+        write_pass(d, &d->pass[p], l->pass[p], l, first_bits);
+    if (merge_blocks(l, blocks, st))
+        return -1;
+    shrink_bits(l, blocks);
+    l->bytes = sizeof *l + groups * ((size_t)l->shape.rows * sizeof *l->query + 8) +
+               tiles * (TILE * sizeof *l->key + halves * sizeof *l->block) +
+               l->blocks * sizeof *l->bits;
+    return 0;
+}
+
+vt_columns *vt_columns_build(const vt_mask *mask, vt_columns_shape shape, int threads,
+                             vt_status *st)
+{
+    draft d;
+    if (open_draft(&d, mask, shape, threads, true, st))
+        return NULL;
+    vt_columns *l = vt_alloc(1, sizeof *l, "columns", st);
+    uint32_t *first_bits = NULL;
+    bool ok = false;
+    if (l) {
+        *l = (vt_columns){.tokens = mask->tokens, .shape = shape, .passes = d.passes};
+        for (int p = 0; p < d.passes; p++)
+            l->groups += d.pass[p].groups;
+        size_t groups = (size_t)l->groups;
+        l->query = vt_alloc(groups, (size_t)shape.rows * sizeof *l->query, "query order", st);
+        l->columns = l->query ? vt_alloc(groups, sizeof *l->columns, "query groups", st) : NULL;
+        l->start = l->columns ? vt_alloc(groups + 1, sizeof *l->start, "query groups", st) : NULL;
+        first_bits = l->start ? vt_alloc(groups, sizeof *first_bits, "query groups", st) : NULL;
+        ok = first_bits && !fill(l, &d, first_bits, st);
+    }
+    vt_free(first_bits);
+    close_draft(&d);
+    if (!ok) {
+        vt_columns_free(l);
+        l = NULL;
+    }
+    return l;
+}
+
+void vt_columns_free(vt_columns *l)
+{
+    if (l) {
+        vt_free(l->query);
+        vt_free(l->columns);
+        vt_free(l->start);
+        vt_free(l->key);
+        vt_free(l->block);
+        vt_free(l->bits);
+    }
+    vt_free(l);
+}

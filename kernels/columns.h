@@ -1,0 +1,66 @@
+/* The layout of the `columns` attention kernels (row-group column compaction): queries are put into
+ * groups of 64 or 128 that lie close together on the grid, and each group lists the keys that any
+ * of its queries may see, 64 to a tile. A kernel gathers those keys and values, multiplies them as
+ * a dense tile, and switches pairs off by bits.
+ *
+ * A mask may be cut into disjoint parts with groups of their own, one pass each, whose results are
+ * merged by their log-sum-exp: pairs of one grid row (queries row by row), pairs of one grid column
+ * (queries column by column), and the rest. An axial mask is then as cheap as its pairs are few.
+ *
+ *   bits    Block (tile, half) has 64 queries x 64 keys. Word t belongs to thread t of a warpgroup,
+ *           in the order of the accumulators of mma.m16n8k16 and wgmma.m64n64k16: bit
+ *           4 j + 2 r + c is query 16 (t / 32) + t % 32 / 4 + 8 r, key 8 j + 2 (t % 4) + c.
+ *           Equal blocks are stored once: a window's blocks are the same all over the grid.
+ */
+#ifndef VT_COLUMNS_H
+#define VT_COLUMNS_H
+
+#include "kernels/mask.h"
+
+enum { VT_COLUMN_TILE = 64, VT_COLUMN_PASSES = 3 };
+#define VT_BLOCK_FULL  UINT32_MAX       /* every pair of real queries and keys is on */
+#define VT_BLOCK_EMPTY (UINT32_MAX - 1) /* none is */
+
+typedef struct {
+    int rows;   /* queries of a group: 64 or 128 */
+    bool axial; /* cut into row, column and rest */
+} vt_columns_shape;
+
+typedef struct {
+    int tokens;
+    vt_columns_shape shape;
+    int passes;                     /* 1 to VT_COLUMN_PASSES */
+    int pass[VT_COLUMN_PASSES + 1]; /* pass p has the groups pass[p] .. pass[p + 1] - 1 */
+    int groups;                     /* of all passes */
+    int32_t *query;                 /* [groups * rows] tokens, each 64 first the real ones, then -1.
+                                       Pass 0 has every token once, later passes those with pairs */
+    uint32_t *columns;              /* [groups] how many keys the group sees; may be 0 */
+    uint32_t *start;                /* [groups + 1] its first tile; it has ceil(columns / 64) */
+    int32_t *key;                   /* [start[groups] * 64] tokens, -1 after the last of a group */
+    uint32_t *block;                /* [start[groups] * rows / 64] index into bits, FULL or EMPTY */
+    uint32_t (*bits)[128];          /* [blocks] distinct blocks */
+    size_t blocks;
+    size_t bytes; /* memory that this layout takes */
+} vt_columns;
+
+/* What a layout of a shape would have, for the cost model. */
+typedef struct {
+    int64_t groups, tiles, columns; /* of all passes */
+    int64_t partial;                /* blocks of 64 x 64 that are neither full nor empty */
+    int64_t longest;                /* tiles of the longest group that is no prefix group */
+    int passes;
+} vt_columns_count;
+
+enum { VT_COLUMNS_SHAPES = 4 };
+extern const vt_columns_shape vt_columns_shapes[VT_COLUMNS_SHAPES]; /* 64, 128, axial 64, 128 */
+
+/* Counts for all shapes, in one sweep over the rows where possible; nothing outlives the call. */
+int vt_columns_count_all(const vt_mask *mask, int threads, vt_columns_count out[VT_COLUMNS_SHAPES],
+                         vt_status *st);
+
+/* NULL with st set on failure. The caller frees. */
+vt_columns *vt_columns_build(const vt_mask *mask, vt_columns_shape shape, int threads,
+                             vt_status *st);
+void vt_columns_free(vt_columns *c); /* NULL is fine */
+
+#endif
