@@ -149,7 +149,8 @@ typedef struct {
 typedef struct {         /* of one thread */
     uint64_t *rows;      /* [HALVES * TILE][words] */
     uint64_t *any, *all; /* [HALVES][words] keys that some, all queries of a half see */
-    column *columns;     /* [N], may be NULL while counting */
+    column *columns;     /* [N], none while counting */
+    bool *line;          /* [grid_h] */
 } room;
 
 typedef struct {
@@ -165,6 +166,7 @@ static void close_sweep(sweep *s)
     for (int i = 0; s->room && i < s->threads; i++) {
         vt_free(s->room[i].rows);
         vt_free(s->room[i].columns);
+        vt_free(s->room[i].line);
     }
     vt_free(s->room);
 }
@@ -180,7 +182,8 @@ static int open_sweep(sweep *s, const vt_mask *mask, int halves, int threads, bo
         size_t n = HALVES * s->words;
         r->rows = vt_alloc(TILE + 2, n * sizeof *r->rows, "mask rows", st);
         r->columns = vt_alloc(write ? (size_t)mask->tokens : 0, sizeof *r->columns, "columns", st);
-        if (!r->rows || !r->columns)
+        r->line = vt_alloc((size_t)mask->grid_h, sizeof *r->line, "mask rows", st);
+        if (!r->rows || !r->columns || !r->line)
             goto failed;
         r->any = r->rows + TILE * n;
         r->all = r->any + n;
@@ -202,28 +205,45 @@ static void clear_bits(uint64_t *bits, int from, int to)
         bits[from / 64] &= ~(1ull << from % 64);
 }
 
-/* Leaves of a query's row the pairs that the part has; prefix queries have them all in IN_ROW. */
-static void restrict_row(const vt_mask *m, part which, int token, uint64_t *bits)
+/* Leaves of a query's row its pairs in the same row of the grid, and with prefix tokens. */
+static void keep_row(const vt_mask *m, int i, uint64_t *bits)
+{
+    int left = m->prefix + i * m->grid_w;
+    clear_bits(bits, m->prefix, left);
+    clear_bits(bits, left + m->grid_w, m->tokens);
+}
+
+/* Takes the pairs of grid column j out of a row; kept [grid_h] says which they were. */
+static void take_column(const vt_mask *m, int j, uint64_t *bits, bool *kept)
+{
+    for (int y = 0, at = m->prefix + j; y < m->grid_h; y++, at += m->grid_w) {
+        uint64_t bit = 1ull << at % 64;
+        kept[y] = bits[at / 64] & bit;
+        bits[at / 64] &= ~bit;
+    }
+}
+
+/* Leaves of a query's row the pairs that the part has; prefix queries have them all in IN_ROW.
+ * line [grid_h] is scratch. */
+static void restrict_row(const vt_mask *m, part which, int token, uint64_t *bits, bool *line)
 {
     if (which == ALL || token < m->prefix)
         return;
     int i = (token - m->prefix) / m->grid_w, j = (token - m->prefix) % m->grid_w;
-    int left = m->prefix + i * m->grid_w, right = left + m->grid_w;
     if (which == IN_ROW) {
-        clear_bits(bits, m->prefix, left);
-        clear_bits(bits, right, m->tokens);
+        keep_row(m, i, bits);
         return;
     }
-    clear_bits(bits, 0, m->prefix);
-    clear_bits(bits, left, right);
-    int at = m->prefix + j;
-    for (int y = 0; y < m->grid_h; y++, at += m->grid_w)
-        if (which == REST)
-            clear_bits(bits, at, at + 1);
-        else
-            clear_bits(bits, at + 1, y + 1 < m->grid_h ? at + m->grid_w : m->tokens);
-    if (which == IN_COLUMN)
-        clear_bits(bits, m->prefix, m->prefix + j);
+    take_column(m, j, bits, line);
+    if (which == REST) {
+        clear_bits(bits, 0, m->prefix);
+        clear_bits(bits, m->prefix + i * m->grid_w, m->prefix + (i + 1) * m->grid_w);
+        return;
+    }
+    memset(bits, 0, vt_mask_words(m->tokens) * sizeof *bits);
+    for (int y = 0, at = m->prefix + j; y < m->grid_h; y++, at += m->grid_w)
+        if (line[y] && y != i)
+            bits[at / 64] |= 1ull << at % 64;
 }
 
 /* The rows of a half's queries, and what some and all of them see. */
@@ -239,7 +259,7 @@ static void read_half(const sweep *s, room *r, int half, const int32_t *token, p
             continue;
         }
         s->mask->row(s->mask, token[q], row);
-        restrict_row(s->mask, which, token[q], row);
+        restrict_row(s->mask, which, token[q], row, r->line);
         for (size_t w = 0; w < s->words; w++) {
             any[w] |= row[w];
             all[w] &= row[w];
@@ -600,7 +620,8 @@ static uint64_t hash_block(const uint32_t *words)
 /* Keeps one of each in l->bits and has l->block name it. */
 static int merge_blocks(vt_columns *l, size_t blocks, vt_status *st)
 {
-    size_t places = 16, kept = 0, count = (size_t)l->start[l->groups] * (size_t)l->shape.rows / TILE;
+    size_t places = 16, kept = 0,
+           count = (size_t)l->start[l->groups] * (size_t)l->shape.rows / TILE;
     while (places < 2 * blocks)
         places *= 2;
     uint32_t *table = vt_alloc(places, sizeof *table, "mask blocks", st); /* 1 + index */
