@@ -148,10 +148,14 @@ int vitrun_attention_prefix(const vitrun_attention *a)
 
 static const char *fastest_sparse(const vitrun_attention *a)
 {
+    const vitrun_layer *l = &a->plans.group[0].pub;
     double ms[VT_ATTN_KERNELS];
-    for (int k = 0; k < VT_ATTN_KERNELS; k++) {
-        double predicted = a->plans.group[0].candidate[k].predicted_ms;
-        ms[k] = predicted < 0 ? INFINITY : predicted; /* cannot serve */
+    for (int k = 0, i = 0; k < VT_ATTN_KERNELS; k++) { /* candidates are in this order */
+        bool has = i < l->candidate_count &&
+                   !strcmp(l->candidates[i].kernel, vt_attn_kernel_name((vt_attn_kernel)k));
+        ms[k] =
+            has && l->candidates[i].predicted_ms >= 0 ? l->candidates[i].predicted_ms : INFINITY;
+        i += has;
     }
     return vt_attn_kernel_name(vt_attn_fastest_sparse(ms));
 }
@@ -166,7 +170,7 @@ static int use(vitrun_attention *a, const char *name, vt_attn_plan *plan, vt_att
         name = fastest_sparse(a);
     while (kernel < VT_ATTN_KERNELS && strcmp(vt_attn_kernel_name((vt_attn_kernel)kernel), name))
         kernel++;
-    bool sparse = kernel == VT_ATTN_TILES || kernel == VT_ATTN_ROWS;
+    bool sparse = kernel >= VT_ATTN_TILES && kernel < VT_ATTN_KERNELS;
     if (kernel < VT_ATTN_KERNELS &&
         !vt_attention_serves(a->dev, (vt_attn_kernel)kernel, a->plans.plan[0].head_dim))
         return vt_fail(st, VT_USAGE, "kernel %s: this device has none for heads of this size",
@@ -174,8 +178,7 @@ static int use(vitrun_attention *a, const char *name, vt_attn_plan *plan, vt_att
     if (kernel == VT_ATTN_KERNELS || (sparse && !mask))
         return vt_fail(st, VT_USAGE, "kernel \"%s\"%s", name,
                        sparse ? " needs a mask"
-                              : " is unknown (expected reference, dense, tiles "
-                                "or rows)");
+                              : " is unknown (expected " VT_ATTN_KERNEL_NAMES ")");
     if (mask && vt_planned_layout(mask, (vt_attn_kernel)kernel, a->dev->threads, NULL, st))
         return -1;
     *plan = a->plans.plan[0];
@@ -186,7 +189,8 @@ static int use(vitrun_attention *a, const char *name, vt_attn_plan *plan, vt_att
     return 0;
 }
 
-int vitrun_attention_run(vitrun_attention *a, const char *kernel, double *ms, vitrun_error *err)
+int vitrun_attention_run(vitrun_attention *a, const char *kernel, int calls, double *ms,
+                         vitrun_error *err)
 {
     vt_status st = {0};
     vt_attn_plan plan;
@@ -196,8 +200,9 @@ int vitrun_attention_run(vitrun_attention *a, const char *kernel, double *ms, vi
     int failed = a->dev->ops->prepare_attention(a->stream, a->out, a->qkv, &plan, a->images, &st);
     if (!failed) {
         vt_clock_start(a->stream);
-        a->dev->ops->attention(a->stream, a->out, a->qkv, &plan);
-        *ms = vt_clock_stop(a->stream);
+        for (int i = 0; i < calls; i++)
+            a->dev->ops->attention(a->stream, a->out, a->qkv, &plan);
+        *ms = vt_clock_stop(a->stream) / calls;
         failed = a->dev->ops->finish(a->stream, &st);
     }
     vt_group_free(a->dev, &group);

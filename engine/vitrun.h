@@ -300,9 +300,10 @@ VITRUN_API int vitrun_attention_prefix(const vitrun_attention *attention);
 /* Where it runs, and in which arithmetic. */
 VITRUN_API const char *vitrun_attention_device(const vitrun_attention *attention,
                                                const char **dtype);
-/* Runs the named kernel once on fixed random q, k, v; *ms is its time. */
-VITRUN_API int vitrun_attention_run(vitrun_attention *attention, const char *kernel, double *ms,
-                                    vitrun_error *err);
+/* Runs the named kernel `calls` times, one after the other, on fixed random q, k, v; *ms is the time
+ * of one. */
+VITRUN_API int vitrun_attention_run(vitrun_attention *attention, const char *kernel, int calls,
+                                    double *ms, vitrun_error *err);
 /* Scratch and mask bytes that the named kernel takes. */
 VITRUN_API int vitrun_attention_memory(vitrun_attention *attention, const char *kernel,
                                        uint64_t *work_bytes, uint64_t *mask_bytes,

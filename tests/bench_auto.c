@@ -66,7 +66,7 @@ static void measure(vitrun_attention *a, int rounds, cell *out)
     for (int r = -1; r < rounds && (r < 5 || spent < 4000); r++) {
         for (int k = 0; k < KERNELS; k++) {
             double ms;
-            if (vitrun_attention_run(a, kernels[k], &ms, &err))
+            if (vitrun_attention_run(a, kernels[k], 1, &ms, &err))
                 die(&err);
             spent += ms;
             if (r >= 0)

@@ -14,6 +14,7 @@ typedef struct {
     const char *name;
     double predicted_ms; /* < 0: none */
     double *ms;          /* [runs] */
+    int calls;           /* a run */
     vte_spread spread;
     uint64_t work_bytes, mask_bytes;
 } timed_kernel;
@@ -105,6 +106,7 @@ static void add_kernel(duel *d, const char *name, double predicted_ms, int most)
     if (d->kernels < MAX_KERNELS)
         d->kernel[d->kernels++] = (timed_kernel){.name = name,
                                                  .predicted_ms = predicted_ms,
+                                                 .calls = 1,
                                                  .ms = cli_alloc((size_t)most, sizeof(double))};
 }
 
@@ -141,14 +143,24 @@ static void choose_kernels(duel *d, int most, cli_io *io)
         add_kernel(d, "reference", -1, most);
 }
 
+/* A run of a short kernel is many calls, so that starting and waiting are not what is timed. */
+static int calls_for(double ms)
+{
+    const double most = 100, run_ms = 1;
+    return ms * most < run_ms ? (int)most : ms < run_ms ? (int)(run_ms / ms) : 1;
+}
+
 static int run_round(duel *d, int at, vitrun_error *err)
 {
     for (int i = 0; i < d->kernels; i++) {
         double ms;
-        if (vitrun_attention_run(d->attention, d->kernel[i].name, &ms, err) != 0)
+        timed_kernel *k = &d->kernel[i];
+        if (vitrun_attention_run(d->attention, k->name, k->calls, &ms, err) != 0)
             return -1;
         if (at >= 0)
-            d->kernel[i].ms[at] = ms;
+            k->ms[at] = ms;
+        else
+            k->calls = calls_for(ms);
     }
     return 0;
 }
