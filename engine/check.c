@@ -78,9 +78,7 @@ static int run_kernel(const side *x, const vt_attn_plan *plan, const vt_attn_gro
     vt_group_use(&g, kernel, mask ? &own : NULL);
     int failed = vt_group_load(dev, &g, st) || run_plan(x, &alone, qkv, to, st) ? -1 : 0;
     vt_group_free(dev, &g);
-    vt_bitmap_free(own.bitmap);
-    vt_tiles_free(own.sparse);
-    vt_csr_free(own.csr);
+    vt_planned_layouts_free(&own);
     return failed;
 }
 

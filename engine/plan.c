@@ -12,7 +12,16 @@ int vt_planned_layout(vt_planned_mask *m, vt_attn_kernel kernel, int threads, ui
                       vt_status *st)
 {
     uint64_t before = vt_layout_bytes(m, kernel);
+    int shape = vt_attn_columns(kernel);
     switch (kernel) {
+    case VT_ATTN_COLUMNS64:
+    case VT_ATTN_COLUMNS128:
+    case VT_ATTN_AXIAL64:
+    case VT_ATTN_AXIAL128:
+        if (!m->columns[shape] &&
+            !(m->columns[shape] = vt_columns_build(m->mask, vt_columns_shapes[shape], threads, st)))
+            return -1;
+        break;
     case VT_ATTN_TILES:
         if (!m->sparse && !(m->sparse = vt_tiles_build(m->mask, threads, st)))
             return -1;
@@ -32,6 +41,9 @@ int vt_planned_layout(vt_planned_mask *m, vt_attn_kernel kernel, int threads, ui
 
 uint64_t vt_layout_bytes(const vt_planned_mask *m, vt_attn_kernel kernel)
 {
+    int shape = vt_attn_columns(kernel);
+    if (shape >= 0)
+        return m->columns[shape] ? m->columns[shape]->bytes : 0;
     switch (kernel) {
     case VT_ATTN_TILES:
         return m->sparse ? m->sparse->bytes : 0;
@@ -48,25 +60,50 @@ void vt_group_use(vt_attn_group *g, vt_attn_kernel kernel, const vt_planned_mask
     g->bitmap = m ? m->bitmap : NULL;
     g->tiles = m ? m->sparse : NULL;
     g->csr = m ? m->csr : NULL;
+    int shape = vt_attn_columns(kernel);
+    g->columns = m && shape >= 0 ? m->columns[shape] : NULL;
+}
+
+void vt_planned_layouts_free(vt_planned_mask *m)
+{
+    vt_bitmap_free(m->bitmap);
+    vt_tiles_free(m->sparse);
+    vt_csr_free(m->csr);
+    for (int i = 0; i < VT_COLUMNS_SHAPES; i++)
+        vt_columns_free(m->columns[i]);
 }
 
 /* ---- distinct masks ---- */
 
+/* What the cost model wants to know for kernels that the device has. */
+static int count_layouts(vt_planned_mask *m, const vt_plan_setup *setup, vt_status *st)
+{
+    bool tiles = !setup->dev, columns = false;
+    for (int k = 0; setup->dev && k < VT_ATTN_KERNELS; k++) {
+        bool serves = vt_attention_serves(setup->dev, (vt_attn_kernel)k, setup->head_dim);
+        tiles = tiles || (serves && k == VT_ATTN_TILES);
+        columns = columns || (serves && vt_attn_columns((vt_attn_kernel)k) >= 0);
+    }
+    if (tiles && vt_tiles_count(m->mask, setup->threads, &m->tiles, st))
+        return -1;
+    return columns ? vt_columns_count_all(m->mask, setup->threads, m->columns_count, st) : 0;
+}
+
 /* The index of the distinct mask that `mask` equals, counting it if it is new; -1 on failure. */
-static int distinct(vt_plans *p, const vt_mask *mask, int threads, vt_status *st)
+static int distinct(vt_plans *p, const vt_mask *mask, const vt_plan_setup *setup, vt_status *st)
 {
     for (int i = 0; i < p->masks; i++)
         if (p->mask[i].mask == mask)
             return i;
     vt_planned_mask *m = &p->mask[p->masks];
     m->mask = mask;
-    if (vt_mask_count(mask, threads, &m->stats, st))
+    if (vt_mask_count(mask, setup->threads, &m->stats, st))
         return -1;
     for (int i = 0; i < p->masks; i++)
         if (!memcmp(p->mask[i].stats.hash, m->stats.hash, sizeof m->stats.hash) &&
             p->mask[i].stats.nnz == m->stats.nnz)
             return i;
-    if (vt_tiles_count(mask, threads, &m->tiles, st))
+    if (count_layouts(m, setup, st))
         return -1;
     return p->masks++;
 }
@@ -134,6 +171,8 @@ static int choose(vt_plans *p, vt_planned_group *g, vt_attn_group *to, const vt_
                          .nnz = g->pub.nnz,
                          .tiles = m ? m->tiles : 0,
                          .row_max = g->pub.row_max};
+    if (m)
+        memcpy(work.columns, m->columns_count, sizeof work.columns);
     for (int k = 0; k < VT_ATTN_KERNELS; k++)
         work.serves[k] = vt_attention_serves(setup->dev, (vt_attn_kernel)k, setup->head_dim);
     vt_attn_choice choice;
@@ -150,10 +189,10 @@ static int choose(vt_plans *p, vt_planned_group *g, vt_attn_group *to, const vt_
     g->pub.predicted_ms = choice.ms[choice.kernel];
     g->pub.mask_bytes = m ? vt_layout_bytes(m, choice.kernel) : 0;
     for (int k = 0; k < VT_ATTN_KERNELS; k++) {
-        bool serves = m || k == VT_ATTN_DENSE || k == VT_ATTN_REFERENCE;
-        if (serves)
+        bool candidate = m || k == VT_ATTN_DENSE || k == VT_ATTN_REFERENCE;
+        if (candidate && work.serves[k])
             g->candidate[g->pub.candidate_count++] = (vitrun_candidate){
-                vt_attn_kernel_name((vt_attn_kernel)k), work.serves[k] ? choice.ms[k] : -1};
+                vt_attn_kernel_name((vt_attn_kernel)k), isfinite(choice.ms[k]) ? choice.ms[k] : -1};
     }
     return 0;
 }
@@ -205,7 +244,7 @@ static int find_masks(vt_plans *p, head_masks *h, const vt_layer_masks *masks,
     }
     for (int g = 0; masks && g < masks->groups; g++) {
         const vt_mask_group *from = &masks->group[g];
-        int mask = from->mask ? distinct(p, from->mask, setup->threads, st) : -1;
+        int mask = from->mask ? distinct(p, from->mask, setup, st) : -1;
         if (from->mask && mask < 0)
             return -1;
         for (int i = 0; i < from->heads; i++) {
@@ -292,11 +331,8 @@ void vt_plans_free(vt_plans *p)
         vt_free(p->group[i].heads);
         vt_free(p->group[i].mask_text);
     }
-    for (int i = 0; i < p->masks; i++) {
-        vt_bitmap_free(p->mask[i].bitmap);
-        vt_tiles_free(p->mask[i].sparse);
-        vt_csr_free(p->mask[i].csr);
-    }
+    for (int i = 0; i < p->masks; i++)
+        vt_planned_layouts_free(&p->mask[i]);
     vt_free(p->plan);
     vt_free(p->of);
     vt_free(p->group);

@@ -19,6 +19,8 @@ typedef struct { /* a distinct mask */
     vt_bitmap *bitmap; /* each NULL until a kernel asks for it */
     vt_tiles *sparse;
     vt_csr *csr;
+    vt_columns *columns[VT_COLUMNS_SHAPES];
+    vt_columns_count columns_count[VT_COLUMNS_SHAPES];
 } vt_planned_mask;
 
 typedef struct { /* a layer's head group, as the public interface shows it, with its texts */
@@ -61,5 +63,6 @@ int vt_planned_layout(vt_planned_mask *m, vt_attn_kernel kernel, int threads, ui
 /* Points a group at what `kernel` reads of the mask (NULL: no mask). */
 void vt_group_use(vt_attn_group *g, vt_attn_kernel kernel, const vt_planned_mask *m);
 uint64_t vt_layout_bytes(const vt_planned_mask *m, vt_attn_kernel kernel);
+void vt_planned_layouts_free(vt_planned_mask *m);
 
 #endif

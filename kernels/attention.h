@@ -9,6 +9,7 @@
 #ifndef VT_ATTENTION_H
 #define VT_ATTENTION_H
 
+#include "kernels/columns.h"
 #include "kernels/layout.h"
 
 typedef enum {
@@ -16,10 +17,22 @@ typedef enum {
     VT_ATTN_DENSE,     /* fused, online softmax, visits all keys, mask applied from the bitmap */
     VT_ATTN_TILES,     /* fused, visits the 16 x 16 tiles that the mask touches, in 2-D order */
     VT_ATTN_ROWS,      /* visits exactly the allowed pairs, row by row, from CSR */
+    /* Gathers the keys that groups of queries list (columns.h), in the order of vt_columns_shapes: */
+    VT_ATTN_COLUMNS64,  /* 64 queries a group */
+    VT_ATTN_COLUMNS128, /* 128 */
+    VT_ATTN_AXIAL64,    /* the same in passes: pairs of a grid row, of a grid column, the rest */
+    VT_ATTN_AXIAL128,
     VT_ATTN_KERNELS
 } vt_attn_kernel;
 
-const char *vt_attn_kernel_name(vt_attn_kernel k); /* "reference", "dense", "tiles", "rows" */
+/* "reference", "dense", "tiles", "rows", "columns64", "columns128", "axial64", "axial128" */
+const char *vt_attn_kernel_name(vt_attn_kernel k);
+
+/* The index in vt_columns_shapes of what the kernel reads, -1: no columns. */
+static inline int vt_attn_columns(vt_attn_kernel k)
+{
+    return k >= VT_ATTN_COLUMNS64 && k <= VT_ATTN_AXIAL128 ? (int)k - VT_ATTN_COLUMNS64 : -1;
+}
 
 /* Heads of one layer that share a mask and hence a kernel. The layouts belong to the session. */
 typedef struct {
@@ -27,10 +40,11 @@ typedef struct {
     uint16_t *head;   /* [heads] which */
     const char *name; /* "0-11": for the profile */
     vt_attn_kernel kernel;
-    const vt_bitmap *bitmap; /* reference, dense: NULL means every pair is on */
-    const vt_tiles *tiles;   /* tiles */
-    const vt_csr *csr;       /* rows */
-    struct vt_attn_own *own; /* the device's copy of the above, where it needs one */
+    const vt_bitmap *bitmap;   /* reference, dense: NULL means every pair is on */
+    const vt_tiles *tiles;     /* tiles */
+    const vt_csr *csr;         /* rows */
+    const vt_columns *columns; /* columns, axial: in the kernel's shape */
+    struct vt_attn_own *own;   /* the device's copy of the above, where it needs one */
 } vt_attn_group;
 
 typedef struct {

@@ -7,7 +7,8 @@
 
 const char *vt_attn_kernel_name(vt_attn_kernel k)
 {
-    static const char *const names[VT_ATTN_KERNELS] = {"reference", "dense", "tiles", "rows"};
+    static const char *const names[VT_ATTN_KERNELS] = {
+        "reference", "dense", "tiles", "rows", "columns64", "columns128", "axial64", "axial128"};
     return names[k];
 }
 
@@ -27,11 +28,27 @@ bool vt_attn_known_kernel(const char *name)
     return !strcmp(name, "sparse") || kernel_by_name(name, &k);
 }
 
+/* Of a shape that was counted. */
+static double columns_ns(const vt_attn_costs *c, int shape, const vt_attn_work *w)
+{
+    const vt_columns_count *n = &w->columns[shape];
+    int wide = vt_columns_shapes[shape].rows > 64;
+    double heads = (double)w->images * w->heads;
+    double all =
+        c->columns_group[wide] * (double)n->groups + c->columns_tile[wide] * (double)n->tiles;
+    double longest = c->columns_start + c->columns_step * (double)n->longest;
+    return (n->passes - 1) * c->launch + fmax(all * heads, n->passes * longest);
+}
+
 double vt_attn_predict(const vt_attn_costs *c, vt_attn_kernel kernel, const vt_attn_work *w)
 {
     double n = w->tokens, d = w->head_dim;
     double t = (double)((w->tokens + VT_TILE - 1) / VT_TILE);
     double ns = 0;
+    if (vt_attn_columns(kernel) >= 0)
+        return w->columns[vt_attn_columns(kernel)].passes
+                   ? 1e-6 * (c->launch + columns_ns(c, vt_attn_columns(kernel), w))
+                   : INFINITY;
     switch (kernel) {
     case VT_ATTN_DENSE:
         ns = c->pack * n * d + c->tile * (d + c->soft) * t * t + (w->masked ? c->mask * t * t : 0);
@@ -54,7 +71,11 @@ double vt_attn_predict(const vt_attn_costs *c, vt_attn_kernel kernel, const vt_a
 
 vt_attn_kernel vt_attn_fastest_sparse(const double ms[VT_ATTN_KERNELS])
 {
-    return ms[VT_ATTN_ROWS] < ms[VT_ATTN_TILES] ? VT_ATTN_ROWS : VT_ATTN_TILES;
+    vt_attn_kernel best = VT_ATTN_TILES;
+    for (int k = VT_ATTN_TILES; k < VT_ATTN_KERNELS; k++)
+        if (ms[k] < ms[best])
+            best = (vt_attn_kernel)k;
+    return best;
 }
 
 static int forced(vt_attn_choice *out, const char *name, vt_status *st)
@@ -116,7 +137,7 @@ int vt_attn_choose(vt_attn_choice *out, const vt_attn_wish *wish, const vt_attn_
         out->ms[k] = w->serves[k] ? vt_attn_predict(c, (vt_attn_kernel)k, w) : INFINITY;
     if (by_rule(out, wish, w, st))
         return -1;
-    if (isfinite(out->ms[out->kernel]))
+    if (w->serves[out->kernel])
         return 0;
     return vt_fail(st, VT_USAGE,
                    "kernel %s: this device has none for heads of size %d (another %s may serve)",

@@ -5,9 +5,11 @@
  *   dense  pack N d + tile (d + soft) T^2 [+ mask T^2]      T = ceil(N / 16)
  *   tiles  pack N d + (tile (d + soft)) tiles + mask tiles + group T
  *   rows   widen N d + (pair (d + pair_soft)) nnz + row N
+ *   columns, axial   columns_group groups + columns_tile tiles of the layout, for 64 or 128 queries
  * summed over images and heads and divided by the threads, plus `launch`. Constants of a GPU are those
  * of the whole device, whose threads count as one; there, `rows` takes at least longest row_max, because
- * one warp has the longest row. `reference` is never chosen by itself.
+ * one warp has the longest row, and columns at least columns_start + columns_step times the tiles of
+ * the longest group. A kernel in passes is launched as often. `reference` is never chosen by itself.
  */
 #ifndef VT_DISPATCH_H
 #define VT_DISPATCH_H
@@ -19,13 +21,16 @@ typedef struct vt_attn_costs { /* of one device, type, instruction set; see the 
     double widen, pair, pair_soft, row;
     double reference; /* per pair and head_dim */
     double launch, longest;
+    double columns_group[2], columns_tile[2]; /* of 64, of 128 queries */
+    double columns_start, columns_step;
 } vt_attn_costs;
 
 typedef struct { /* one layer's head group */
     int images, heads, tokens, head_dim, threads;
     bool masked;
-    int64_t nnz, tiles;           /* allowed pairs; tiles that the tiles layout lists */
-    int row_max;                  /* allowed keys of the fullest row */
+    int64_t nnz, tiles; /* allowed pairs; tiles that the tiles layout lists */
+    int row_max;        /* allowed keys of the fullest row */
+    vt_columns_count columns[VT_COLUMNS_SHAPES]; /* passes 0: not counted, and no candidate */
     bool serves[VT_ATTN_KERNELS]; /* which kernels the device has for this head_dim */
 } vt_attn_work;
 
@@ -51,11 +56,12 @@ double vt_attn_predict(const vt_attn_costs *c, vt_attn_kernel kernel, const vt_a
 int vt_attn_choose(vt_attn_choice *out, const vt_attn_wish *wish, const vt_attn_work *w,
                    const vt_attn_costs *c, vt_status *st);
 
-bool vt_attn_known_kernel(const char *name);                           /* including "sparse" */
-#define VT_ATTN_KERNEL_NAMES "reference, dense, sparse, tiles or rows" /* for messages */
+bool vt_attn_known_kernel(const char *name); /* including "sparse" */
+#define VT_ATTN_KERNEL_NAMES                 /* for messages */                                    \
+    "reference, dense, sparse, tiles, rows, columns64, columns128, axial64 or axial128"
 
-/* What "sparse" stands for: the sparse kernel with the smaller of the predicted times; the last
- * where none can serve. */
+/* What "sparse" stands for: the sparse kernel with the smallest predicted time; the first where none
+ * has one. */
 vt_attn_kernel vt_attn_fastest_sparse(const double ms[VT_ATTN_KERNELS]);
 
 #endif

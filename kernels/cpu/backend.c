@@ -202,6 +202,7 @@ static const vt_backend_ops cpu_ops = {
     .linear_bytes = vt_cpu_linear_bytes,
     .linear_fits = vt_cpu_linear_fits,
     .attention_costs = vt_cpu_attention_costs,
+    .attention_serves = vt_cpu_attention_serves,
     .stream_open = cpu_stream_open,
     .stream_close = cpu_stream_close,
     .prepare_linear = vt_cpu_prepare_linear,

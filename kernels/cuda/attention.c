@@ -4,6 +4,7 @@
  *   dense      16-bit types: mma.sync or, on compute capability 9.0, wgmma, whichever is faster on
  *              the shape (timed when a stream is prepared, tuned.c); fp32: fused in fp32 or tf32
  *   rows       the allowed pairs of each row
+ *   columns    and axial: the keys that groups of queries list; layouts and their items: columns.c
  *   reference  scores of all heads of all images in scratch
  *
  * A bitmap's rows are padded to whole groups of 4 words of 32 bits, so that a kernel may read 16
@@ -18,13 +19,15 @@
 
 struct vt_cuda_layout {
     struct vt_cuda_layout *next;
-    const void *host; /* the vt_bitmap or vt_csr that this is a copy of */
+    const void *host; /* the vt_bitmap, vt_csr or vt_columns that this is a copy of */
     int users;
     uint32_t *bits; /* bitmap */
     int words;
     uint32_t *start; /* csr */
     void *keys;
     bool keys16;
+    vt_cuda_columns columns; /* without scratch */
+    void *columns_block;
     size_t bytes;
 };
 
@@ -37,8 +40,8 @@ typedef struct vt_attn_own { /* what a group has on the device */
 
 static void free_layout(vt_device *dev, vt_cuda_layout *l)
 {
-    void *all[] = {l->bits, l->start, l->keys};
-    for (int i = 0; i < 3; i++)
+    void *all[] = {l->bits, l->start, l->keys, l->columns_block};
+    for (int i = 0; i < 4; i++)
         if (all[i])
             dev->ops->free(dev, all[i]);
     vt_free(l);
@@ -86,10 +89,28 @@ static int copy_csr(vt_device *dev, vt_cuda_layout *l, const vt_csr *c, vt_statu
     return l->keys ? 0 : -1;
 }
 
+/* What the group's kernel reads; NULL: no mask. */
+static const void *host_layout(const vt_attn_group *g)
+{
+    if (vt_attn_columns(g->kernel) >= 0)
+        return g->columns;
+    return g->kernel == VT_ATTN_ROWS ? (const void *)g->csr : (const void *)g->bitmap;
+}
+
+static int copy_layout(vt_device *dev, vt_cuda_layout *l, const vt_attn_group *g, vt_status *st)
+{
+    if (vt_attn_columns(g->kernel) >= 0) {
+        l->columns_block = vt_cuda_columns_load(dev, g->columns, &l->columns, &l->bytes, st);
+        return l->columns_block ? 0 : -1;
+    }
+    return g->kernel == VT_ATTN_ROWS ? copy_csr(dev, l, g->csr, st)
+                                     : copy_bitmap(dev, l, g->bitmap, st);
+}
+
 /* The device's copy of what the group reads, made if it is not there. The lock is held. */
 static vt_cuda_layout *layout_of(cuda_device *dev, const vt_attn_group *g, vt_status *st)
 {
-    const void *host = g->kernel == VT_ATTN_ROWS ? (const void *)g->csr : (const void *)g->bitmap;
+    const void *host = host_layout(g);
     for (vt_cuda_layout *l = dev->layouts; l; l = l->next)
         if (l->host == host)
             return l;
@@ -97,8 +118,7 @@ static vt_cuda_layout *layout_of(cuda_device *dev, const vt_attn_group *g, vt_st
     if (!l)
         return NULL;
     l->host = host;
-    if (g->kernel == VT_ATTN_ROWS ? copy_csr(&dev->base, l, g->csr, st)
-                                  : copy_bitmap(&dev->base, l, g->bitmap, st)) {
+    if (copy_layout(&dev->base, l, g, st)) {
         free_layout(&dev->base, l);
         return NULL;
     }
@@ -122,7 +142,7 @@ static void release_layout(cuda_device *dev, vt_cuda_layout *l)
 
 static bool masked(const vt_attn_group *g)
 {
-    return g->kernel == VT_ATTN_ROWS ? g->csr != NULL : g->bitmap != NULL;
+    return host_layout(g) != NULL;
 }
 
 int vt_cuda_group_load(vt_device *device, vt_attn_group *g, vt_status *st)
@@ -196,7 +216,7 @@ static vt_cuda_attention describe(const vt_stream *s, vt_mat out, vt_mat qkv,
                            .scale = plan->scale,
                            .group_heads = g->heads};
     a.head = g->heads == plan->heads ? NULL : g->own->head;
-    if (g->own->layout && g->kernel != VT_ATTN_ROWS) {
+    if (g->own->layout) { /* NULL unless the kernel reads a bitmap */
         a.bits = g->own->layout->bits;
         a.words = g->own->layout->words;
     }
@@ -292,7 +312,11 @@ static const vt_attn_costs costs[2] = {{.tile = 0.00195,
                                         .row = 0.01,
                                         .reference = 0.0001,
                                         .launch = 3000,
-                                        .longest = 180},
+                                        .longest = 180,
+                                        .columns_group = {8, 14},
+                                        .columns_tile = {3.6, 4.7},
+                                        .columns_start = 4000,
+                                        .columns_step = 400},
                                        {.tile = 0.026,
                                         .pair = 0.0021,
                                         .row = 0.02,
@@ -307,9 +331,11 @@ const struct vt_attn_costs *vt_cuda_attention_costs(const vt_device *dev)
 
 bool vt_cuda_attention_serves(const vt_device *dev, vt_attn_kernel kernel, int head_dim)
 {
+    const cuda_device *cuda = (const cuda_device *)dev;
+    bool columns = vt_attn_columns(kernel) >= 0;
     if (kernel == VT_ATTN_TILES)
         return false;
-    if (kernel != VT_ATTN_DENSE || dev->dtype == VT_F32)
+    if (!columns && (kernel != VT_ATTN_DENSE || dev->dtype == VT_F32))
         return head_dim <= 1024;
     vt_cuda_attention a = {.type = dev->dtype,
                            .images = 1,
@@ -318,39 +344,58 @@ bool vt_cuda_attention_serves(const vt_device *dev, vt_attn_kernel kernel, int h
                            .group_heads = 1,
                            .head_dim = head_dim,
                            .scale = 1};
-    return vt_cuda_attend_mma_serves(&a, ((const cuda_device *)dev)->capability);
+    return columns ? vt_cuda_attend_columns_serves(&a, cuda->capability)
+                   : vt_cuda_attend_mma_serves(&a, cuda->capability);
 }
 
+/* What a group takes while it runs: bytes of scratch, false where they overflow, and counters. */
 static bool group_scratch(const vt_attn_plan *plan, const vt_attn_group *g, int images,
-                          size_t *bytes)
+                          size_t *bytes, size_t *counters)
 {
     size_t n = (size_t)plan->tokens;
-    *bytes = 0;
-    return g->kernel != VT_ATTN_REFERENCE ||
-           (vt_mul(n, n * sizeof(float), bytes) && vt_mul(*bytes, (size_t)g->heads, bytes) &&
-            vt_mul(*bytes, (size_t)images, bytes));
+    *bytes = *counters = 0;
+    if (g->kernel == VT_ATTN_REFERENCE)
+        return vt_mul(n, n * sizeof(float), bytes) && vt_mul(*bytes, (size_t)g->heads, bytes) &&
+               vt_mul(*bytes, (size_t)images, bytes);
+    if (!g->columns)
+        return true;
+    vt_cuda_attention a = {.images = images,
+                           .group_heads = g->heads,
+                           .tokens = plan->tokens,
+                           .head_dim = plan->head_dim};
+    return vt_cuda_columns_scratch(g->columns, &a, bytes, counters);
+}
+
+/* Of all groups the most; SIZE_MAX: more than memory can be. */
+static size_t plan_scratch(const vt_attn_plan *plan, int images, size_t *counters)
+{
+    size_t most = 0, bytes, count;
+    *counters = 0;
+    for (int i = 0; i < plan->groups; i++) {
+        if (!group_scratch(plan, &plan->group[i], images, &bytes, &count))
+            return SIZE_MAX;
+        most = bytes > most ? bytes : most;
+        *counters = count > *counters ? count : *counters;
+    }
+    return most;
 }
 
 size_t vt_cuda_attention_scratch(const vt_device *dev, const vt_attn_plan *plan, int images)
 {
-    size_t most = 0, bytes;
+    size_t counters, bytes = plan_scratch(plan, images, &counters);
     (void)dev;
-    for (int i = 0; i < plan->groups; i++) {
-        if (!group_scratch(plan, &plan->group[i], images, &bytes))
-            return SIZE_MAX;
-        most = bytes > most ? bytes : most;
-    }
-    return most;
+    return bytes == SIZE_MAX ? bytes : bytes + counters * sizeof(uint32_t);
 }
 
 int vt_cuda_prepare_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan,
                               int images, vt_status *st)
 {
-    size_t bytes = vt_cuda_attention_scratch(s->dev, plan, images);
+    size_t counters, bytes = plan_scratch(plan, images, &counters);
     if (bytes == SIZE_MAX)
         return vt_fail(st, VT_MACHINE, "%s: attention: scores of %d tokens do not fit in memory",
                        vt_cuda(s)->name, plan->tokens);
-    if (vt_cuda_need_scratch(s, bytes, "attention scratch", st))
+    if (vt_cuda_need_scratch(s, bytes, "attention scratch", st) ||
+        vt_cuda_need_counters(s, counters, st))
         return -1;
     for (int i = 0; i < plan->groups && !s->dry; i++) {
         if (plan->group[i].kernel != VT_ATTN_DENSE)
@@ -363,6 +408,13 @@ int vt_cuda_prepare_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_att
     return 0;
 }
 
+static int run_columns(cuda_stream *s, const vt_cuda_attention *a, const vt_cuda_layout *l)
+{
+    vt_cuda_columns c = l->columns;
+    vt_cuda_columns_place(&c, a, s->scratch, s->counters);
+    return vt_cuda_attend_columns(a, &c, s->stream);
+}
+
 static int run_group(vt_stream *stream, const vt_cuda_attention *a, const vt_attn_group *g)
 {
     cuda_stream *s = (cuda_stream *)stream;
@@ -373,15 +425,19 @@ static int run_group(vt_stream *stream, const vt_cuda_attention *a, const vt_att
     case VT_ATTN_ROWS:
         return vt_cuda_attend_rows(a, l->start, l->keys16 ? l->keys : NULL,
                                    l->keys16 ? NULL : l->keys, s->stream);
-    default:
+    case VT_ATTN_DENSE:
         return run_dense(vt_cuda(stream), a, s->stream);
+    default:
+        return run_columns(s, a, l);
     }
 }
 
 void vt_cuda_attention_run(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan)
 {
     int images = (int)(qkv.rows / (size_t)plan->tokens);
-    if (((cuda_stream *)s)->scratch_bytes < vt_cuda_attention_scratch(s->dev, plan, images)) {
+    size_t counters, bytes = plan_scratch(plan, images, &counters);
+    const cuda_stream *has = (const cuda_stream *)s;
+    if (has->scratch_bytes < bytes || has->counter_bytes / sizeof(uint32_t) < counters) {
         vt_fail(&s->error, VT_MACHINE, "attention: plan was not prepared (layer %d)", s->layer);
         return;
     }

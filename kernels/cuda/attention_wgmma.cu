@@ -11,12 +11,6 @@
 #include "kernels/cuda/attention_wgmma.cuh"
 #include "kernels/cuda/kernels.h"
 
-static int multiprocessors(int *count)
-{
-    int device, e = cudaGetDevice(&device);
-    return e ? e : (int)cudaDeviceGetAttribute(count, cudaDevAttrMultiProcessorCount, device);
-}
-
 template <typename C> static int run(const vt_cuda_attention *a, cudaStream_t stream)
 {
     CUtensorMap map_q, map_kv;

@@ -76,6 +76,8 @@ static void cuda_stream_close(vt_stream *stream)
         vt_cuda_release(stream->dev, s->workspace);
     if (s->scratch)
         vt_cuda_release(stream->dev, s->scratch);
+    if (s->counters)
+        vt_cuda_release(stream->dev, s->counters);
     if (s->from)
         cudaEventDestroy(s->from);
     if (s->to)
@@ -109,10 +111,30 @@ static vt_stream *cuda_stream_open(vt_device *dev, vt_status *st)
 static size_t cuda_stream_bytes(const vt_stream *stream)
 {
     const cuda_stream *s = (const cuda_stream *)stream;
-    return s->scratch_bytes + s->workspace_bytes + VT_CUDA_STAGING;
+    return s->scratch_bytes + s->counter_bytes + s->workspace_bytes + VT_CUDA_STAGING;
 }
 
-/* Recorded forwards hold the old address: they go with it. */
+/* Memory of the stream that grows to what is asked for, zeroed. Recorded forwards hold the old
+ * address: they go with it. */
+static int grow(cuda_stream *s, void **memory, size_t *has, size_t bytes, const char *what,
+                vt_status *st)
+{
+    vt_device *dev = s->base.dev;
+    if (bytes <= *has)
+        return 0;
+    if (*memory) {
+        cudaStreamSynchronize(s->stream);
+        drop_graphs(s);
+        vt_cuda_release(dev, *memory);
+    }
+    *memory = NULL;
+    *has = 0;
+    if (!s->base.dry && !(*memory = vt_cuda_alloc(dev, bytes, what, st)))
+        return -1;
+    *has = bytes;
+    return 0;
+}
+
 int vt_cuda_need_scratch(vt_stream *stream, size_t bytes, const char *what, vt_status *st)
 {
     cuda_stream *s = (cuda_stream *)stream;
@@ -120,19 +142,14 @@ int vt_cuda_need_scratch(vt_stream *stream, size_t bytes, const char *what, vt_s
     if (!stream->dry && !s->workspace &&
         !(s->workspace = vt_cuda_malloc(stream->dev, s->workspace_bytes, "workspace", st)))
         return -1;
-    if (bytes <= s->scratch_bytes)
-        return 0;
-    if (s->scratch) {
-        cudaStreamSynchronize(s->stream);
-        drop_graphs(s);
-        vt_cuda_release(stream->dev, s->scratch);
-    }
-    s->scratch = NULL;
-    s->scratch_bytes = 0;
-    if (!stream->dry && !(s->scratch = vt_cuda_malloc(stream->dev, bytes, what, st)))
-        return -1;
-    s->scratch_bytes = bytes;
-    return 0;
+    return grow(s, (void **)&s->scratch, &s->scratch_bytes, bytes, what, st);
+}
+
+int vt_cuda_need_counters(vt_stream *stream, size_t count, vt_status *st)
+{
+    cuda_stream *s = (cuda_stream *)stream;
+    return grow(s, (void **)&s->counters, &s->counter_bytes, count * sizeof *s->counters,
+                "counters", st);
 }
 
 static int cuda_finish(vt_stream *stream, vt_status *st)

@@ -93,6 +93,16 @@ template <> __device__ __forceinline__ uint32_t pack2<__nv_bfloat16>(float first
     return *reinterpret_cast<uint32_t *>(&h);
 }
 
+template <typename T> __device__ __forceinline__ float2 unpack2(uint32_t x);
+template <> __device__ __forceinline__ float2 unpack2<__half>(uint32_t x)
+{
+    return __half22float2(*reinterpret_cast<__half2 *>(&x));
+}
+template <> __device__ __forceinline__ float2 unpack2<__nv_bfloat16>(uint32_t x)
+{
+    return __bfloat1622float2(*reinterpret_cast<__nv_bfloat162 *>(&x));
+}
+
 /* What a block sees of its kernel: is this device code for compute capability 9.0a? */
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define VT_SM90A 1

@@ -5,6 +5,7 @@
  *   memory.c     blocks of device memory, transfers that wait
  *   linear.c     products: cuBLASLt or our own, whichever is faster on the shape
  *   attention.c  plans: layouts on the device, which launcher serves a group
+ *   columns.c    layouts of columns.h on the device, cut into items
  *   tuned.c      what was found fastest, remembered on disk
  *   lt.c         cuBLASLt, opened at run time
  *   *.cu         the kernels, behind kernels.h
@@ -55,7 +56,8 @@ typedef struct {
     cudaEvent_t from, to; /* of the clock */
     void *workspace;      /* of cuBLASLt; NULL while dry */
     char *scratch;        /* of the operation in progress: the most that any prepared one needs */
-    size_t scratch_bytes, workspace_bytes;
+    uint32_t *counters;   /* likewise; zeros between operations */
+    size_t scratch_bytes, counter_bytes, workspace_bytes;
     vt_cuda_product *products; /* a list */
     cuda_graph graph[VT_CUDA_GRAPHS];
     int graphs; /* recorded so far, the oldest is replaced */
@@ -71,7 +73,9 @@ int vt_cuda_fail(const vt_device *dev, int error, const char *what, vt_status *s
 /* Within an operation: keeps the first failure in the stream. */
 void vt_cuda_note(vt_stream *s, int error, const char *what);
 
+/* Sees to it that the stream has so much scratch, and so many counters. */
 int vt_cuda_need_scratch(vt_stream *s, size_t bytes, const char *what, vt_status *st);
+int vt_cuda_need_counters(vt_stream *s, size_t count, vt_status *st);
 
 /* memory.c; malloc's is not zeroed. Failures name the sizes. */
 void *vt_cuda_malloc(vt_device *dev, size_t bytes, const char *what, vt_status *st);
@@ -109,6 +113,16 @@ int vt_cuda_prepare_linear(vt_stream *s, vt_mat y, vt_mat x, const vt_linear *w,
                            vt_status *st);
 void vt_cuda_linear(vt_stream *s, vt_mat y, vt_mat x, const vt_linear *w, vt_epilogue e);
 void vt_cuda_products_free(vt_cuda_product *list);
+
+/* columns.c. load: copies a layout into one block of device memory, which the caller releases;
+ * *bytes are its size. NULL with st set on failure. The others: bytes of scratch (false: more than
+ * fit into a size) and counters (zeros) that a run needs, and where they are. */
+void *vt_cuda_columns_load(vt_device *dev, const vt_columns *c, vt_cuda_columns *out, size_t *bytes,
+                           vt_status *st);
+bool vt_cuda_columns_scratch(const vt_columns *c, const vt_cuda_attention *a, size_t *bytes,
+                             size_t *counters);
+void vt_cuda_columns_place(vt_cuda_columns *c, const vt_cuda_attention *a, void *scratch,
+                           uint32_t *counters);
 
 /* attention.c */
 const struct vt_attn_costs *vt_cuda_attention_costs(const vt_device *dev);

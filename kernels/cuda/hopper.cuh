@@ -62,6 +62,12 @@ static inline int tensor_map(CUtensorMap *map, vt_dtype type, int rank, const vo
     return e == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 
+static inline int multiprocessors(int *count)
+{
+    int device, e = cudaGetDevice(&device);
+    return e ? e : (int)cudaDeviceGetAttribute(count, cudaDevAttrMultiProcessorCount, device);
+}
+
 #if VT_SM90A
 
 __device__ __forceinline__ uint32_t shared_offset(const void *p)

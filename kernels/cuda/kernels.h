@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #include "kernels/backend.h"
+#include "kernels/columns.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -102,6 +103,40 @@ int vt_cuda_attend_reference(const vt_cuda_attention *a, float *scores, cudaStre
  * 16-bit keys where key16 is set, else 32-bit. All types, any head_dim to 1024. */
 int vt_cuda_attend_rows(const vt_cuda_attention *a, const uint32_t *start, const uint16_t *key16,
                         const uint32_t *key32, cudaStream_t stream);
+
+/* Some tiles of a group: what a block works on. A long group's tiles are shared out over several
+ * items, whose results the last of them to end puts together. */
+typedef struct {
+    int group, first, tiles; /* tiles first .. first + tiles - 1 of the layout */
+    int narrow;      /* real keys of the last of them: 1 .. 64; 0 where there are no tiles */
+    int rows;        /* queries of the group, up to the last real one */
+    int part, parts; /* which of how many that share the group */
+    int slot, chain; /* parts > 1: results of part i are from slot + i * rows on; counter */
+} vt_cuda_item;
+
+/* A layout of columns.h on the device. */
+typedef struct {
+    int rows, passes;             /* of the shape */
+    const int32_t *query, *key;   /* as in vt_columns */
+    const uint32_t *block, *bits; /* bits[128 i + t]: word t of block i */
+    const vt_cuda_item *item;     /* those of pass p: first[p] .. first[p + 1] - 1, longest first */
+    int first[VT_COLUMN_PASSES + 1]; /* on the host */
+    int groups[VT_COLUMN_PASSES];    /* of each pass */
+    int slots, chains;               /* rows of parts, and counters, for one head of one image */
+    /* Scratch for all heads of the group and all images: */
+    float *lse;  /* passes > 1: [images, group_heads, tokens] log2 of the sums of weights */
+    float *part; /* slots > 0: [images, group_heads, slots, head_dim + 2] */
+    /* Counters: zeros, and zeros afterwards: */
+    uint32_t *schedule; /* [2] */
+    uint32_t *arrived;  /* [images, group_heads, chains] */
+    uint32_t *done;     /* passes > 1: [images, group_heads, passes] */
+} vt_cuda_columns;
+
+/* The keys that groups of queries list, gathered. 16-bit types, head_dim 64, compute capability
+ * 9.0. Ignores a->bits. */
+bool vt_cuda_attend_columns_serves(const vt_cuda_attention *a, int capability);
+int vt_cuda_attend_columns(const vt_cuda_attention *a, const vt_cuda_columns *c,
+                           cudaStream_t stream);
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,4 @@
-/* Every attention kernel of the CUDA back end that visits all keys computes masked softmax
- * attention: against double precision, over token counts, head sizes, masks, types, lists of heads
+/* Every attention kernel of the CUDA back end but `rows` computes masked softmax attention: against double precision, over token counts, head sizes, masks, types, lists of heads
  * and numbers of images; into outputs and scratch full of NaN, with huge numbers behind the last
  * token, and without writing elsewhere.
  *
@@ -9,6 +8,7 @@
  *   u |out|                  the result's rounding (not of tf32, whose result is fp32)
  *   u sum_k w_k |v_k|        weights w are rounded before they meet the values, each by u at most;
  *                            their sum is taken before
+ *   2 u sum_k w_k |v_k|      axial only: what two passes leave is rounded before the third adds to it
  *   2^-25 tokens max |v|     fp16 only: weights below 2^-14 are rounded to multiples of 2^-24
  * and what float arithmetic gives anyway: twice the plainest implementation's error, which is also
  * all that fp32 may have. */
@@ -21,54 +21,12 @@
 #include <math.h>
 #include <cmocka.h>
 
-#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/cuda.h"
 #include "tests/oracle.h"
 #include "tests/support_cuda.h"
+#include "tests/support_mask.h"
 
 enum { HEADS = 3, BEHIND = 200 /* rows of huge numbers behind the last token */ };
-
-/* ---- the kernels ---- */
-
-typedef struct {
-    const char *name;
-    bool (*serves)(const vt_cuda_attention *a, int capability);
-    int (*run)(const vt_cuda_attention *a, float *scores, cudaStream_t stream);
-} launcher;
-
-static bool serves_all(const vt_cuda_attention *a, int capability)
-{
-    return a && capability;
-}
-
-static bool serves_f32(const vt_cuda_attention *a, int capability)
-{
-    return a->type == VT_F32 && capability;
-}
-
-static int run_f32(const vt_cuda_attention *a, float *scores, cudaStream_t stream)
-{
-    (void)scores;
-    return vt_cuda_attend_f32(a, stream);
-}
-
-static int run_mma(const vt_cuda_attention *a, float *scores, cudaStream_t stream)
-{
-    (void)scores;
-    return vt_cuda_attend_mma(a, stream);
-}
-
-static int run_wgmma(const vt_cuda_attention *a, float *scores, cudaStream_t stream)
-{
-    (void)scores;
-    return vt_cuda_attend_wgmma(a, stream);
-}
-
-static const launcher launchers[] = {
-    {"reference", serves_all, vt_cuda_attend_reference},
-    {"f32", serves_f32, run_f32},
-    {"mma", vt_cuda_attend_mma_serves, run_mma},
-    {"wgmma", vt_cuda_attend_wgmma_serves, run_wgmma},
-};
 
 /* ---- types ---- */
 
@@ -261,13 +219,145 @@ static void *make_qkv(const problem *p, type t, int images)
     return device;
 }
 
-static double limit(const problem *p, type t, size_t at)
+/* ---- the kernels ---- */
+
+typedef struct {
+    const char *name;
+    bool (*serves)(const vt_cuda_attention *a, int capability);
+    int (*run)(const problem *p, const vt_cuda_attention *a, float *scores, cudaStream_t stream);
+    int passes; /* whose results are rounded before others are added */
+} launcher;
+
+static bool serves_all(const vt_cuda_attention *a, int capability)
+{
+    return a && capability;
+}
+
+static bool serves_f32(const vt_cuda_attention *a, int capability)
+{
+    return a->type == VT_F32 && capability;
+}
+
+static int run_reference(const problem *p, const vt_cuda_attention *a, float *scores,
+                         cudaStream_t stream)
+{
+    (void)p;
+    return vt_cuda_attend_reference(a, scores, stream);
+}
+
+static int run_f32(const problem *p, const vt_cuda_attention *a, float *scores, cudaStream_t stream)
+{
+    (void)p, (void)scores;
+    return vt_cuda_attend_f32(a, stream);
+}
+
+static int run_mma(const problem *p, const vt_cuda_attention *a, float *scores, cudaStream_t stream)
+{
+    (void)p, (void)scores;
+    return vt_cuda_attend_mma(a, stream);
+}
+
+static int run_wgmma(const problem *p, const vt_cuda_attention *a, float *scores,
+                     cudaStream_t stream)
+{
+    (void)p, (void)scores;
+    return vt_cuda_attend_wgmma(a, stream);
+}
+
+static bool serves_columns(const vt_cuda_attention *a, int capability)
+{
+    return a->bits && vt_cuda_attend_columns_serves(a, capability);
+}
+
+/* The problem's mask over the squarest grid of all tokens but one. */
+static table_mask *mask_of(const problem *p)
+{
+    int prefix = p->tokens > 1, patches = p->tokens - prefix, high = (int)sqrt((double)patches);
+    while (patches % high)
+        high--;
+    table_mask *t = table_mask_new(prefix, high, patches / high);
+    memcpy(t->on, p->on, (size_t)p->tokens * (size_t)p->tokens * sizeof *t->on);
+    return t;
+}
+
+static int run_columns(const problem *p, const vt_cuda_attention *a, int shape, cudaStream_t stream)
+{
+    static vt_device *dev; /* for its memory */
+    vt_status st = {VT_OK, ""};
+    dev = dev ? dev : vt_cuda_open(VT_F16, false, 0, 1, &st);
+    table_mask *mask = mask_of(p);
+    vt_columns *layout = vt_columns_build(&mask->mask, vt_columns_shapes[shape], 4, &st);
+    vt_cuda_columns c;
+    size_t bytes, counters;
+    assert_true(dev && layout);
+    void *block = vt_cuda_columns_load(dev, layout, &c, &bytes, &st);
+    assert_true(block && vt_cuda_columns_scratch(layout, a, &bytes, &counters));
+    void *scratch = on_device(NULL, bytes), *arrived = on_device(NULL, counters * 4);
+    assert_int_equal(cudaMemset(arrived, 0, counters * 4), cudaSuccess);
+    vt_cuda_columns_place(&c, a, scratch, arrived);
+    int error = vt_cuda_attend_columns(a, &c, stream);
+    uint32_t *left = calloc(counters + 1, sizeof *left);
+    assert_int_equal(cudaDeviceSynchronize(), cudaSuccess);
+    assert_int_equal(cudaMemcpy(left, arrived, counters * 4, cudaMemcpyDeviceToHost), cudaSuccess);
+    for (size_t i = 0; i < counters; i++)
+        assert_int_equal(left[i], 0);
+    free(left);
+    cudaFree(scratch);
+    cudaFree(arrived);
+    vt_cuda_release(dev, block);
+    vt_columns_free(layout);
+    vt_mask_free(&mask->mask);
+    return error;
+}
+
+static int run_columns64(const problem *p, const vt_cuda_attention *a, float *scores,
+                         cudaStream_t stream)
+{
+    (void)scores;
+    return run_columns(p, a, 0, stream);
+}
+
+static int run_columns128(const problem *p, const vt_cuda_attention *a, float *scores,
+                          cudaStream_t stream)
+{
+    (void)scores;
+    return run_columns(p, a, 1, stream);
+}
+
+static int run_axial64(const problem *p, const vt_cuda_attention *a, float *scores,
+                       cudaStream_t stream)
+{
+    (void)scores;
+    return run_columns(p, a, 2, stream);
+}
+
+static int run_axial128(const problem *p, const vt_cuda_attention *a, float *scores,
+                        cudaStream_t stream)
+{
+    (void)scores;
+    return run_columns(p, a, 3, stream);
+}
+
+static const launcher launchers[] = {
+    {"reference", serves_all, run_reference, 0},
+    {"f32", serves_f32, run_f32, 0},
+    {"mma", vt_cuda_attend_mma_serves, run_mma, 0},
+    {"wgmma", vt_cuda_attend_wgmma_serves, run_wgmma, 0},
+    {"columns64", serves_columns, run_columns64, 0},
+    {"columns128", serves_columns, run_columns128, 0},
+    {"axial64", serves_columns, run_axial64, 2},
+    {"axial128", serves_columns, run_axial128, 2},
+};
+
+/* ---- comparing ---- */
+
+static double limit(const problem *p, type t, int passes, size_t at)
 {
     double u = t == FP32   ? 0
                : t == BF16 ? ldexp(1, -8)
                            : ldexp(1, -11),
            limit = 2 * p->error + 2e-7;
-    limit += u * p->spread[at] + (t == TF32 ? 0 : u * fabs(p->want[at]));
+    limit += (1 + passes) * u * p->spread[at] + (t == TF32 ? 0 : u * fabs(p->want[at]));
     return limit + (t == FP16 ? ldexp(1, -25) * p->tokens * p->most : 0);
 }
 
@@ -281,7 +371,7 @@ static bool listed(const vt_cuda_attention *a, const uint16_t *heads, int head)
 
 /* Everything that a run wrote, and that it wrote nothing else. */
 static void compare(const problem *p, const vt_cuda_attention *a, const uint16_t *heads,
-                    const char *out, type t, const char *name)
+                    const char *out, type t, const launcher *by)
 {
     size_t d = (size_t)p->head_dim, per_image = (size_t)p->tokens * HEADS * d;
     size_t size = vt_dtype_bytes(a->type);
@@ -290,16 +380,16 @@ static void compare(const problem *p, const vt_cuda_attention *a, const uint16_t
         if (image >= (size_t)a->images || !listed(a, heads, (int)(i / d % HEADS))) {
             for (size_t b = 0; b < size; b++)
                 if ((uint8_t)out[i * size + b] != 0xff)
-                    fail_msg("%s wrote element %zu", name, i);
+                    fail_msg("%s wrote element %zu", by->name, i);
             continue;
         }
         double error = fabs(from_type(out, i, t) - p->want[at]);
-        if (!(error <= limit(p, t, at)))
+        if (!(error <= limit(p, t, by->passes, at)))
             fail_msg("%s %s, %s: N %d, head_dim %d, images %d: [image %zu, row %zu, column %zu] is "
                      "%g, must be %g (at most %g away)",
-                     name, type_name[t], mask_name[p->what], p->tokens, p->head_dim, a->images,
+                     by->name, type_name[t], mask_name[p->what], p->tokens, p->head_dim, a->images,
                      image, i / (HEADS * d) % (size_t)p->tokens, i % (HEADS * d),
-                     (double)from_type(out, i, t), p->want[at], limit(p, t, at));
+                     (double)from_type(out, i, t), p->want[at], limit(p, t, by->passes, at));
     }
 }
 
@@ -338,10 +428,10 @@ static void check_type(const problem *p, type t, int images, const uint16_t *hea
         a.out = on_device(NULL, out_bytes);
         float *scores =
             on_device(NULL, (size_t)images * (size_t)group_heads * n * n * sizeof *scores);
-        assert_int_equal(launchers[i].run(&a, scores, 0), 0);
+        assert_int_equal(launchers[i].run(p, &a, scores, 0), 0);
         assert_int_equal(cudaDeviceSynchronize(), cudaSuccess);
         assert_int_equal(cudaMemcpy(out, a.out, out_bytes, cudaMemcpyDeviceToHost), cudaSuccess);
-        compare(p, &a, heads, out, t, launchers[i].name);
+        compare(p, &a, heads, out, t, &launchers[i]);
         cudaFree(a.out);
         cudaFree(scores);
     }

@@ -79,7 +79,7 @@ static void automatic_takes_the_fastest_below_the_threshold(void **state)
 static void forced_kernels_are_obeyed_and_unknown_ones_refused(void **state)
 {
     (void)state;
-    for (int k = 0; k < VT_ATTN_KERNELS; k++) {
+    for (int k = 0; k <= VT_ATTN_ROWS; k++) {
         vt_attn_wish wish = {.kernel = vt_attn_kernel_name((vt_attn_kernel)k)};
         assert_int_equal(choose(wish, work(4096, 16)).kernel, k);
     }
@@ -107,7 +107,7 @@ static void reasons_say_density_threshold_and_times(void **state)
 static void time_grows_with_work_and_shrinks_with_threads(void **state)
 {
     (void)state;
-    for (int k = 0; k < VT_ATTN_KERNELS; k++) {
+    for (int k = 0; k <= VT_ATTN_ROWS; k++) {
         vt_attn_work one = work(100, 4), two = one, threads = one;
         two.images = 2;
         threads.threads = 2;
@@ -116,6 +116,45 @@ static void time_grows_with_work_and_shrinks_with_threads(void **state)
         assert_true(vt_attn_predict(&costs, (vt_attn_kernel)k, &two) == 2 * ms);
         assert_true(vt_attn_predict(&costs, (vt_attn_kernel)k, &threads) == ms / 2);
     }
+}
+
+/* A GPU on which a group costs 1000 and a tile 100, of 128 queries half as much again. */
+static vt_attn_choice choose_columns(vt_attn_wish wish, vt_attn_work w)
+{
+    const vt_attn_costs gpu = {.tile = 100,
+                               .launch = 5000,
+                               .columns_group = {1000, 1500},
+                               .columns_tile = {100, 150},
+                               .columns_start = 7000,
+                               .columns_step = 500};
+    vt_attn_choice c;
+    vt_status st = {0};
+    w.serves[VT_ATTN_TILES] = w.serves[VT_ATTN_ROWS] = false;
+    for (int s = 0; s < VT_COLUMNS_SHAPES; s++)
+        w.serves[VT_ATTN_COLUMNS64 + s] = true;
+    assert_int_equal(vt_attn_choose(&c, &wish, &w, &gpu, &st), 0);
+    return c;
+}
+
+static void columns_cost_groups_tiles_passes_and_the_longest_group(void **state)
+{
+    (void)state;
+    vt_attn_work w = work(100, 0);
+    w.heads = 10;
+    w.columns[0] = (vt_columns_count){.groups = 2, .tiles = 30, .longest = 3, .passes = 1};
+    w.columns[1] = (vt_columns_count){.groups = 1, .tiles = 10, .longest = 4, .passes = 1};
+    w.columns[2] = (vt_columns_count){.groups = 4, .tiles = 5, .longest = 1, .passes = 2};
+    vt_attn_choice c = choose_columns(automatic, w);
+    assert_true(fabs(c.ms[VT_ATTN_COLUMNS64] - 1e-6 * (5000 + 10 * (2000 + 3000))) < 1e-12);
+    assert_true(fabs(c.ms[VT_ATTN_COLUMNS128] - 1e-6 * (5000 + 10 * (1500 + 1500))) < 1e-12);
+    assert_true(fabs(c.ms[VT_ATTN_AXIAL64] - 1e-6 * (10000 + 10 * (4000 + 500))) < 1e-12);
+    assert_true(isinf(c.ms[VT_ATTN_AXIAL128]));     /* not counted */
+    assert_int_equal(c.kernel, VT_ATTN_COLUMNS128); /* dense: 133000 ns */
+    w.heads = 1;
+    c = choose_columns(automatic, w);
+    assert_true(fabs(c.ms[VT_ATTN_COLUMNS128] - 1e-6 * (5000 + 7000 + 4 * 500)) < 1e-12);
+    vt_attn_wish axial = {.kernel = "axial128"};
+    assert_int_equal(choose_columns(axial, w).kernel, VT_ATTN_AXIAL128);
 }
 
 static void a_kernel_that_cannot_serve_is_never_taken(void **state)
@@ -152,6 +191,7 @@ static void the_longest_row_bounds_rows_from_below(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(columns_cost_groups_tiles_passes_and_the_longest_group),
         cmocka_unit_test(a_kernel_that_cannot_serve_is_never_taken),
         cmocka_unit_test(the_longest_row_bounds_rows_from_below),
         cmocka_unit_test(no_mask_is_dense_whatever_is_asked),

@@ -1,0 +1,58 @@
+/* Sparse attention for compute capability 9.0: serves and launches the kernel of
+ * attention_columns.cuh over a layout of columns.h. Does not cut groups into items: columns.c does.
+ */
+#include "kernels/cuda/attention_columns.cuh"
+
+/* Heads that go through a pass together: so many that blocks seldom wait for each other. */
+static int chunk_of(const vt_cuda_columns *c, int blocks, int pairs)
+{
+    int chunk = c->passes == 1 ? pairs : 1 + 3 * blocks / c->first[1];
+    return chunk < pairs ? chunk : pairs;
+}
+
+template <typename C>
+static int run(const vt_cuda_attention *a, const vt_cuda_columns *c, cudaStream_t stream)
+{
+    int blocks, e = allow_shared(columns_attend<C>, C::SHARED);
+    if (!e)
+        e = multiprocessors(&blocks);
+    if (e)
+        return e;
+    columns_work w = {};
+    w.qkv = (const char *)a->qkv;
+    w.out = (char *)a->out;
+    w.head = a->head;
+    w.c = *c;
+    w.tokens = a->tokens;
+    w.heads = a->heads;
+    w.group_heads = a->group_heads;
+    w.pairs = a->images * a->group_heads;
+    w.to_log2 = a->scale * 1.44269504f;
+    int64_t items = (int64_t)w.pairs * c->first[c->passes];
+    if (items > INT32_MAX / 2)
+        return cudaErrorInvalidValue;
+    blocks *= C::BLOCKS;
+    blocks = items < blocks ? (int)items : blocks;
+    w.chunk = chunk_of(c, blocks, w.pairs);
+    return launch(columns_attend<C>, dim3(blocks), dim3(C::THREADS), C::SHARED, stream, w);
+}
+
+template <typename T>
+static int run_type(const vt_cuda_attention *a, const vt_cuda_columns *c, cudaStream_t stream)
+{
+    return c->rows == 64 ? run<columns_config<T, 1>>(a, c, stream)
+                         : run<columns_config<T, 2>>(a, c, stream);
+}
+
+extern "C" bool vt_cuda_attend_columns_serves(const vt_cuda_attention *a, int capability)
+{
+    return capability == 90 && (a->type == VT_F16 || a->type == VT_BF16) && a->head_dim == 64 &&
+           a->scale > 0;
+}
+
+extern "C" int vt_cuda_attend_columns(const vt_cuda_attention *a, const vt_cuda_columns *c,
+                                      cudaStream_t stream)
+{
+    return a->type == VT_BF16 ? run_type<__nv_bfloat16>(a, c, stream)
+                              : run_type<__half>(a, c, stream);
+}
