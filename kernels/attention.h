@@ -5,6 +5,8 @@
  * over the interleaved buffer qkv [B * N, 3 * heads * head_dim] (q of all heads, then k, then v)
  * into out [B * N, heads * head_dim]. Scores of forbidden pairs are -inf before the row maximum; a
  * row with no allowed key gives zeros. All kernels compute the same function, up to rounding.
+ *
+ * With a bias, scores are scale * (q . k + bias(h, n, k)): see vt_attn_bias.
  */
 #ifndef VT_ATTENTION_H
 #define VT_ATTENTION_H
@@ -47,9 +49,19 @@ typedef struct {
     struct vt_attn_own *own;   /* the device's copy of the above, where it needs one */
 } vt_attn_group;
 
+/* An additive relative position bias in the units of q . k, that is divided by the scale. It
+ * depends on the difference of two places only, and so it is never written out N x N: for head h,
+ * query n and key k it is table[h * stride + row[n] + col[k]]. In the device's memory. */
+typedef struct {
+    const float *table;       /* [heads, stride]; NULL: no bias */
+    size_t stride;            /* floats a head */
+    const int32_t *row, *col; /* [tokens] */
+} vt_attn_bias;
+
 typedef struct {
     int tokens, heads, head_dim; /* N; of the whole layer */
     float scale;
+    const vt_attn_bias *bias; /* NULL: none */
     int groups;
     vt_attn_group *group;
 } vt_attn_plan;

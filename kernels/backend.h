@@ -33,7 +33,20 @@ typedef struct {
     bool add;
 } vt_epilogue;
 
-typedef enum { VT_POOL_TOKEN, VT_POOL_AVG, VT_POOL_MAX, VT_POOL_AVGMAX } vt_pool;
+/* VT_POOL_MAP, attention pooling, is not of `pool` but of `latent_pool` and some products. */
+typedef enum { VT_POOL_TOKEN, VT_POOL_AVG, VT_POOL_MAX, VT_POOL_AVGMAX, VT_POOL_MAP } vt_pool;
+
+/* What becomes of the two halves of a row: silu(a) * b, the gated hidden layer; a - factor * b. */
+typedef enum { VT_HALVES_SWIGLU, VT_HALVES_DIFFERENCE } vt_halves;
+
+/* Rotary position embedding: pairs of columns of each query and key turn by the angle of their
+ * patch. Pair i is columns 2i and 2i + 1, or, where `half`, i and i + head_dim / 2:
+ *   (a, b) -> (a cos - b sin, b cos + a sin) */
+typedef struct {
+    const float *table; /* [heads, patches, head_dim / 2, 2]: cos, sin; NULL: no such embedding */
+    int heads;          /* 1: all heads share a table */
+    bool half;
+} vt_rope;
 
 typedef struct {
     const char *name; /* "cpu" */
@@ -80,6 +93,7 @@ typedef struct {
                           vt_status *st);
     int (*prepare_attention)(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan,
                              int images, vt_status *st);
+    int (*prepare_latent_pool)(vt_stream *s, vt_mat kv, vt_status *st); /* may be NULL */
     size_t (*attention_scratch)(const vt_device *dev, const vt_attn_plan *plan, int images);
     size_t (*stream_bytes)(const vt_stream *s);
     /* Between host memory from host_alloc and the device, in order with the operations; the memory
@@ -109,14 +123,28 @@ typedef struct {
      * type, the others are fp32. */
     void (*tokens)(vt_stream *s, vt_mat x, vt_mat patches, const float *prefix, int prefix_tokens,
                    const float *pos);
-    /* y = LayerNorm(x) * gamma + beta over the columns, biased variance, eps inside the root;
-     * x fp32 or the device's type, y either; y may alias x when the types are equal. */
+    /* y = LayerNorm(x) * gamma + beta over the columns, biased variance, eps inside the root; where
+     * beta is NULL, RMSNorm: y = x / sqrt(mean of x^2 + eps) * gamma. x fp32 or the device's type,
+     * y either; y may alias x when the types are equal. */
     void (*norm)(vt_stream *s, vt_mat y, vt_mat x, const float *gamma, const float *beta,
                  float eps);
-    /* In place on heads of qkv: q and k of each head normalised over head_dim (qk_norm). */
+    /* In place on heads of qkv: q and k of each head normalised over head_dim (qk_norm); betas may
+     * be NULL as above. */
     void (*qk_norm)(vt_stream *s, vt_mat qkv, int heads, int head_dim, const float *q_gamma,
                     const float *q_beta, const float *k_gamma, const float *k_beta, float eps);
+    /* In place on q and k of qkv [B*N, 3 * heads * head_dim]: turns all tokens but the first
+     * `prefix` of each image of `tokens`. */
+    void (*rope)(vt_stream *s, vt_mat qkv, int heads, int head_dim, int tokens, int prefix,
+                 const vt_rope *rope);
     void (*attention)(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan);
+    /* y [R, n] from the halves of x [R, 2n]; both in the device's type. they do not overlap. */
+    void (*halves)(vt_stream *s, vt_mat y, vt_mat x, vt_halves how, float factor);
+    /* y += x, elementwise, of either type each. */
+    void (*add)(vt_stream *s, vt_mat y, vt_mat x);
+    /* y [B, D] = attention of one query q [D], the same for all images, to the tokens first .. N-1 of
+     * kv [B*N, 2D] (k, then v), by heads of D / heads columns, scores scaled by the root of that.
+     * y and kv in the device's type, q fp32. */
+    void (*latent_pool)(vt_stream *s, vt_mat y, vt_mat kv, const float *q, int heads, int first);
     /* y [B, D], fp32, from x [B*N, D]: token `first`, or the mean/max over tokens first .. N-1. */
     void (*pool)(vt_stream *s, vt_mat y, vt_mat x, int tokens, vt_pool how, int first);
     /* y = x in y's type. */

@@ -199,6 +199,59 @@ void op_qk_norm(vt_stream *s, vt_mat qkv, int heads, int head_dim, const float *
     end(s, "norm", "qk_norm", qkv, qkv);
 }
 
+void op_rope(vt_stream *s, vt_mat qkv, int heads, int head_dim, int tokens, int prefix,
+             const vt_rope *rope)
+{
+    bool fits = qkv.cols == 3 * heads * head_dim && qkv.rows % (size_t)tokens == 0 &&
+                head_dim % 2 == 0 && (rope->heads == 1 || rope->heads == heads);
+    if (!enter(s, "rope", fits && qkv.type == s->dev->dtype))
+        return;
+    if (s->preparing)
+        return;
+    begin(s);
+    s->dev->ops->rope(s, qkv, heads, head_dim, tokens, prefix, rope);
+    end(s, "rope", "rope", qkv, qkv);
+}
+
+void op_halves(vt_stream *s, const char *name, vt_mat y, vt_mat x, vt_halves how, float factor)
+{
+    bool fits = y.rows == x.rows && x.cols == 2 * y.cols;
+    if (!enter(s, name, fits && y.type == s->dev->dtype && x.type == y.type))
+        return;
+    if (s->preparing)
+        return;
+    begin(s);
+    s->dev->ops->halves(s, y, x, how, factor);
+    end(s, "halves", name, y, x);
+}
+
+void op_add(vt_stream *s, const char *name, vt_mat y, vt_mat x)
+{
+    if (!enter(s, name, y.rows == x.rows && y.cols == x.cols && operand(s, x) && operand(s, y)))
+        return;
+    if (s->preparing)
+        return;
+    begin(s);
+    s->dev->ops->add(s, y, x);
+    end(s, "add", name, y, x);
+}
+
+void op_latent_pool(vt_stream *s, vt_mat y, vt_mat kv, const float *q, int heads, int first)
+{
+    bool fits = y.rows == (size_t)s->images && kv.rows % y.rows == 0 && kv.cols == 2 * y.cols &&
+                y.cols % heads == 0 && (size_t)first < kv.rows / y.rows;
+    if (!enter(s, "latent_pool", fits && y.type == s->dev->dtype && kv.type == y.type))
+        return;
+    if (s->preparing) {
+        if (s->dev->ops->prepare_latent_pool)
+            s->dev->ops->prepare_latent_pool(s, kv, &s->error);
+        return;
+    }
+    begin(s);
+    s->dev->ops->latent_pool(s, y, kv, q, heads, first);
+    end(s, "pool", "latent_pool", y, kv);
+}
+
 /* Each head group by itself, so that each has its time. */
 static void profiled_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan)
 {

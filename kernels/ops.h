@@ -20,6 +20,11 @@ void op_norm(vt_stream *s, const char *name, vt_mat y, vt_mat x, const float *ga
              const float *beta, double eps);
 void op_qk_norm(vt_stream *s, vt_mat qkv, int heads, int head_dim, const float *q_gamma,
                 const float *q_beta, const float *k_gamma, const float *k_beta, double eps);
+void op_rope(vt_stream *s, vt_mat qkv, int heads, int head_dim, int tokens, int prefix,
+             const vt_rope *rope);
+void op_halves(vt_stream *s, const char *name, vt_mat y, vt_mat x, vt_halves how, float factor);
+void op_add(vt_stream *s, const char *name, vt_mat y, vt_mat x);
+void op_latent_pool(vt_stream *s, vt_mat y, vt_mat kv, const float *q, int heads, int first);
 void op_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan);
 void op_pool(vt_stream *s, vt_mat y, vt_mat x, int tokens, vt_pool how, int first);
 void op_cast(vt_stream *s, vt_mat y, vt_mat x);

@@ -10,6 +10,13 @@
 void oracle_attention(double *out, const float *q, const float *k, const float *v, const bool *on,
                       int tokens, int head_dim, double scale)
 {
+    oracle_biased_attention(out, q, k, v, on, NULL, tokens, head_dim, scale);
+}
+
+void oracle_biased_attention(double *out, const float *q, const float *k, const float *v,
+                             const bool *on, const float *bias, int tokens, int head_dim,
+                             double scale)
+{
     size_t n = (size_t)tokens, d = (size_t)head_dim;
     double *s = malloc((n + 1) * sizeof *s);
     for (size_t i = 0; i < n; i++) {
@@ -19,7 +26,8 @@ void oracle_attention(double *out, const float *q, const float *k, const float *
             double dot = 0;
             for (size_t c = 0; c < d; c++)
                 dot += (double)q[i * d + c] * k[j * d + c];
-            s[j] = !on || on[i * n + j] ? dot * scale : -INFINITY;
+            dot = dot * scale + (bias ? bias[i * n + j] : 0);
+            s[j] = !on || on[i * n + j] ? dot : -INFINITY;
             max = fmax(max, s[j]);
         }
         if (max == -INFINITY)
@@ -66,12 +74,12 @@ void oracle_norm(double *y, const float *x, size_t rows, int cols, const float *
     size_t n = (size_t)cols;
     for (size_t r = 0; r < rows; r++, x += n, y += n) {
         double mean = 0, var = 0;
-        for (size_t i = 0; i < n; i++)
+        for (size_t i = 0; beta && i < n; i++)
             mean += x[i] / (double)n;
         for (size_t i = 0; i < n; i++)
             var += (x[i] - mean) * (x[i] - mean) / (double)n;
         for (size_t i = 0; i < n; i++)
-            y[i] = (x[i] - mean) / sqrt(var + eps) * gamma[i] + beta[i];
+            y[i] = (x[i] - mean) / sqrt(var + eps) * gamma[i] + (beta ? beta[i] : 0);
     }
 }
 

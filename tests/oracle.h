@@ -14,6 +14,10 @@ typedef enum { ORACLE_NONE, ORACLE_GELU, ORACLE_GELU_TANH, ORACLE_QUICK_GELU } o
  * A row without keys gives zeros. */
 void oracle_attention(double *out, const float *q, const float *k, const float *v, const bool *on,
                       int tokens, int head_dim, double scale);
+/* The same with bias [N, N] added to the scaled scores; NULL: none. */
+void oracle_biased_attention(double *out, const float *q, const float *k, const float *v,
+                             const bool *on, const float *bias, int tokens, int head_dim,
+                             double scale);
 void plain_attention(float *out, const float *q, const float *k, const float *v, const bool *on,
                      int tokens, int head_dim, float scale);
 
@@ -24,7 +28,7 @@ void oracle_linear(double *y, const float *x, const float *w, const float *bias,
 void plain_linear(float *y, const float *x, const float *w, const float *bias, const float *add,
                   size_t rows, int out, int in, oracle_act act);
 
-/* LayerNorm of each row of x [rows, cols]. */
+/* LayerNorm of each row of x [rows, cols]; RMSNorm where beta is NULL. */
 void oracle_norm(double *y, const float *x, size_t rows, int cols, const float *gamma,
                  const float *beta, double eps);
 void plain_norm(float *y, const float *x, size_t rows, int cols, const float *gamma,

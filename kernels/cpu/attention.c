@@ -110,6 +110,7 @@ typedef struct {
 static vt_attn_item item_of(const job *j, int image, int head)
 {
     const vt_attn_plan *p = j->plan;
+    const vt_attn_bias *b = p->bias;
     size_t width = (size_t)p->heads * (size_t)p->head_dim;
     size_t size = vt_dtype_bytes(j->qkv.type), column = (size_t)head * (size_t)p->head_dim;
     size_t token = (size_t)image * (size_t)p->tokens;
@@ -120,12 +121,15 @@ static vt_attn_item item_of(const job *j, int image, int head)
         .v = q + 2 * width * size,
         .out = (char *)j->out.p + (token * width + column) * size,
         .type = j->qkv.type,
-        .row = 3 * width,
-        .out_row = width,
+        .step = 3 * width,
+        .out_step = width,
         .tokens = p->tokens,
         .head_dim = p->head_dim,
         .scale = p->scale,
         .group = j->group,
+        .bias = b ? b->table + (size_t)head * b->stride : NULL,
+        .row = b ? b->row : NULL,
+        .col = b ? b->col : NULL,
     };
 }
 
@@ -249,5 +253,41 @@ void vt_cpu_attention(vt_stream *stream, vt_mat out, vt_mat qkv, const vt_attn_p
             reference(s, &j, images);
         else
             attend(s, &j, images);
+    }
+}
+
+/* ---- attention pooling ---- */
+
+/* A row of scores for each thread. */
+static size_t latent_scratch(const vt_stream *s, vt_mat kv)
+{
+    return kv.rows / (size_t)s->images * (size_t)s->dev->threads * sizeof(float);
+}
+
+int vt_cpu_prepare_latent_pool(vt_stream *s, vt_mat kv, vt_status *st)
+{
+    return vt_cpu_need_scratch(s, latent_scratch(s, kv), "attention pooling scratch", st);
+}
+
+void vt_cpu_latent_pool(vt_stream *stream, vt_mat y, vt_mat kv, const float *q, int heads,
+                        int first)
+{
+    const vt_isa *isa = vt_cpu(stream)->isa;
+    const cpu_stream *s = (const cpu_stream *)stream;
+    int images = (int)y.rows, d = y.cols / heads, tokens = (int)(kv.rows / y.rows);
+    size_t type = vt_dtype_bytes(kv.type), width = (size_t)y.cols, n = (size_t)tokens;
+    int threads = vt_team(stream, kv);
+    if (s->scratch_bytes < latent_scratch(stream, kv)) {
+        vt_fail(&stream->error, VT_MACHINE, "latent_pool: not prepared for %d tokens", tokens);
+        return;
+    }
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int i = 0; i < images * heads; i++) {
+        size_t image = (size_t)(i / heads), column = (size_t)(i % heads) * (size_t)d;
+        const char *k =
+            (const char *)kv.p + ((image * n + (size_t)first) * 2 * width + column) * type;
+        float *scores = (float *)s->scratch + (size_t)omp_get_thread_num() * n;
+        isa->latent_head((char *)y.p + (image * width + column) * type, q + column, k,
+                         k + width * type, kv.type, tokens - first, 2 * width, d, scores);
     }
 }

@@ -178,6 +178,16 @@ static void cpu_qk_norm(vt_stream *s, vt_mat qkv, int heads, int head_dim, const
         }
 }
 
+static void cpu_halves(vt_stream *s, vt_mat y, vt_mat x, vt_halves how, float factor)
+{
+    const vt_isa *isa = vt_cpu(s)->isa;
+    size_t bytes = (size_t)y.cols * vt_dtype_bytes(y.type);
+#pragma omp parallel for schedule(static) num_threads(vt_team(s, x))
+    for (size_t r = 0; r < y.rows; r++)
+        isa->halves_row((char *)y.p + r * bytes, (const char *)x.p + r * 2 * bytes, y.type, y.cols,
+                        how, factor);
+}
+
 /* ---- the device ---- */
 
 static void cpu_close(vt_device *dev)
@@ -207,6 +217,7 @@ static const vt_backend_ops cpu_ops = {
     .stream_close = cpu_stream_close,
     .prepare_linear = vt_cpu_prepare_linear,
     .prepare_attention = vt_cpu_prepare_attention,
+    .prepare_latent_pool = vt_cpu_prepare_latent_pool,
     .attention_scratch = vt_cpu_attention_scratch,
     .stream_bytes = cpu_stream_bytes,
     .feed = cpu_feed,
@@ -217,7 +228,11 @@ static const vt_backend_ops cpu_ops = {
     .tokens = vt_cpu_tokens,
     .norm = cpu_norm,
     .qk_norm = cpu_qk_norm,
+    .rope = vt_cpu_rope,
     .attention = vt_cpu_attention,
+    .halves = cpu_halves,
+    .add = vt_cpu_add,
+    .latent_pool = vt_cpu_latent_pool,
     .pool = vt_cpu_pool,
     .cast = vt_cpu_cast,
 };

@@ -81,6 +81,8 @@ int vt_cpu_prepare_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn
                              int images, vt_status *st);
 size_t vt_cpu_attention_scratch(const vt_device *dev, const vt_attn_plan *plan, int images);
 void vt_cpu_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan);
+int vt_cpu_prepare_latent_pool(vt_stream *s, vt_mat kv, vt_status *st);
+void vt_cpu_latent_pool(vt_stream *s, vt_mat y, vt_mat kv, const float *q, int heads, int first);
 
 /* tokens.c */
 void vt_cpu_patches(vt_stream *s, vt_mat cols, vt_mat images, int channels, int height, int width,
@@ -88,6 +90,9 @@ void vt_cpu_patches(vt_stream *s, vt_mat cols, vt_mat images, int channels, int 
 void vt_cpu_tokens(vt_stream *s, vt_mat x, vt_mat patches, const float *prefix, int prefix_tokens,
                    const float *pos);
 void vt_cpu_cast(vt_stream *s, vt_mat y, vt_mat x);
+void vt_cpu_add(vt_stream *s, vt_mat y, vt_mat x);
+void vt_cpu_rope(vt_stream *s, vt_mat qkv, int heads, int head_dim, int tokens, int prefix,
+                 const vt_rope *rope);
 void vt_cpu_pool(vt_stream *s, vt_mat y, vt_mat x, int tokens, vt_pool how, int first);
 
 #endif

@@ -9,12 +9,14 @@ typedef struct {
     const void *q, *k, *v; /* of token 0 */
     void *out;
     vt_dtype type;
-    size_t row, out_row; /* elements from one token to the next, in qkv and in out */
+    size_t step, out_step; /* elements from one token to the next, in qkv and in out */
     int tokens, head_dim;
     float scale;
     const vt_attn_group *group;
-    int first, last; /* groups of 16 query slots (dense, tiles), or query tokens (rows) */
-    float *scratch;  /* this thread's: vt_attend_panels_floats or vt_attend_rows_floats */
+    const float *bias;        /* of this head: vt_attn_bias.table; NULL: none */
+    const int32_t *row, *col; /* vt_attn_bias's */
+    int first, last;          /* groups of 16 query slots (dense, tiles), or query tokens (rows) */
+    float *scratch;           /* this thread's: vt_attend_panels_floats or vt_attend_rows_floats */
 } vt_attn_item;
 
 enum {
@@ -62,11 +64,17 @@ typedef struct {
 
 typedef struct {
     const char *name;
-    /* y = LayerNorm(x) over n columns, for one row; y may be x where the types are equal. */
+    /* y = LayerNorm(x) over n columns, for one row; RMSNorm where beta is NULL; y may be x where
+     * the types are equal. */
     void (*norm_row)(void *y, vt_dtype y_type, const void *x, vt_dtype x_type, int n,
                      const float *gamma, const float *beta, float eps);
     void (*attend_panels)(const vt_attn_item *item); /* dense and tiles */
     void (*attend_rows)(const vt_attn_item *item);
+    /* y [n] = silu(x[0 .. n)) * x[n .. 2n), or x[0 .. n) - factor * x[n .. 2n) */
+    void (*halves_row)(void *y, const void *x, vt_dtype type, int n, vt_halves how, float factor);
+    /* one head of latent_pool: out [d] from n tokens whose k and v lie `step` elements apart */
+    void (*latent_head)(void *out, const float *q, const void *k, const void *v, vt_dtype type,
+                        int n, size_t step, int d, float *scores);
     /* the three steps of `reference` on one query token: a row of scores, then of weights */
     void (*reference_scores)(const vt_attn_item *item, int query, float *scores);
     void (*reference_softmax)(const vt_attn_item *item, int query, float *scores);
@@ -86,6 +94,10 @@ typedef struct {
                            const float *gamma, const float *beta, float eps);                      \
     void vt_attend_panels_##isa(const vt_attn_item *item);                                         \
     void vt_attend_rows_##isa(const vt_attn_item *item);                                           \
+    void vt_halves_row_##isa(void *y, const void *x, vt_dtype type, int n, vt_halves how,          \
+                             float factor);                                                        \
+    void vt_latent_head_##isa(void *out, const float *q, const void *k, const void *v,             \
+                              vt_dtype type, int n, size_t step, int d, float *scores);            \
     void vt_reference_scores_##isa(const vt_attn_item *item, int query, float *scores);            \
     void vt_reference_softmax_##isa(const vt_attn_item *item, int query, float *scores);           \
     void vt_reference_product_##isa(const vt_attn_item *item, int query, const float *weights);    \

@@ -1,5 +1,6 @@
 /* LayerNorm of one row: y = (x - mean) / sqrt(var + eps) * gamma + beta. The mean first, then the
- * mean of squared distances from it: no cancellation where |mean| is large. */
+ * mean of squared distances from it: no cancellation where |mean| is large. RMSNorm is the same
+ * with 0 for the mean and no beta. */
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/isa_vec.h"
 
@@ -39,14 +40,16 @@ VT_INLINE float variance_of(const void *x, vt_dtype type, int n, float mean)
 VT_INLINE void norm(void *y, vt_dtype y_type, const void *x, vt_dtype x_type, int n,
                     const float *gamma, const float *beta, float eps)
 {
-    float mean = mean_of(x, x_type, n);
+    float mean = beta ? mean_of(x, x_type, n) : 0;
     float scale = 1.0f / sqrtf(variance_of(x, x_type, n, mean) + eps);
     vf m = v_splat(mean), s = v_splat(scale);
     int i = 0;
-    for (; i + VL <= n; i += VL)
+    for (; beta && i + VL <= n; i += VL)
         v_put(y, y_type, i, (v_get(x, x_type, i) - m) * s * v_load(gamma + i) + v_load(beta + i));
+    for (; i + VL <= n; i += VL)
+        v_put(y, y_type, i, v_get(x, x_type, i) * s * v_load(gamma + i));
     for (; i < n; i++)
-        put1(y, y_type, i, (get1(x, x_type, i) - mean) * scale * gamma[i] + beta[i]);
+        put1(y, y_type, i, (get1(x, x_type, i) - mean) * scale * gamma[i] + (beta ? beta[i] : 0));
 }
 
 void VT_NAME(vt_norm_row)(void *y, vt_dtype y_type, const void *x, vt_dtype x_type, int n,

@@ -9,8 +9,8 @@
  * follow the tile layout's token order (tiles) or the natural one (dense). Padding slots are zeros
  * in K and V and masked in S; rows that are padding are not computed at all.
  *
- * For each block of 8 panels: S = Q K^T in register tiles of some rows x 2 vectors, the mask
- * (-inf), the row maximum, P = 2^((S - max) scale log2 e), O = O 2^((old max - max) scale log2 e)
+ * For each block of 8 panels: S = Q K^T in register tiles of some rows x 2 vectors, the bias, the
+ * mask (-inf), the row maximum, P = 2^((S - max) scale log2 e), O = O 2^((old max - max) scale log2 e)
  * + P V. The result of a row does not depend on which thread computes it, or on which rows are
  * taken with it. */
 #include "kernels/cpu/isa.h"
@@ -74,7 +74,7 @@ VT_INLINE void transpose_tokens(float *to, int stride, const vt_attn_item *it, c
         bool all = true;
         for (int l = 0; l < 4; l++) {
             all = all && token[j + l] >= 0;
-            at[l] = token[j + l] >= 0 ? (size_t)token[j + l] * it->row : 0;
+            at[l] = token[j + l] >= 0 ? (size_t)token[j + l] * it->step : 0;
         }
         int i = 0;
         for (; all && i + 4 <= d; i += 4) {
@@ -112,7 +112,7 @@ VT_INLINE void pack_value(const work *w, size_t slot, int token, vt_dtype type)
     int d = it->head_dim;
     const char *row = (const char *)it->v;
     if (token >= 0)
-        row += (size_t)token * it->row * vt_dtype_bytes(type);
+        row += (size_t)token * it->step * vt_dtype_bytes(type);
     for (int c = 0; c < w->dims; c += VL) {
         int b = c / PAIR;
         float *to = block_base(w, b) + slot * (size_t)block_width(w->dims, b) + c % PAIR;
@@ -149,7 +149,7 @@ static void fetch_group(const work *w, int group)
     tokens_of_group(it, group, token);
     for (int j = 0; j < VT_TILE; j++)
         for (size_t b = 0; token[j] >= 0 && b < bytes; b += 64) {
-            size_t at = (size_t)token[j] * it->row * size + b;
+            size_t at = (size_t)token[j] * it->step * size + b;
             __builtin_prefetch((const char *)it->k + at);
             __builtin_prefetch((const char *)it->v + at);
         }
@@ -410,10 +410,33 @@ static void soften(const work *w, queries *y, int cols)
     }
 }
 
+/* Onto the scores of the panels, slots that are tokens. */
+static void add_bias(const work *w, const queries *y, const block *bl)
+{
+    const vt_attn_item *it = w->it;
+    const int32_t *slots = it->group->kernel == VT_ATTN_TILES ? it->group->tiles->token : NULL;
+    for (int p = 0; p < bl->count; p++) {
+        int32_t col[VT_TILE];
+        int first = (int)bl->group[p] * VT_TILE;
+        for (int i = 0; i < VT_TILE; i++) {
+            int token = slots ? slots[first + i] : first + i;
+            col[i] = token >= 0 && token < it->tokens ? it->col[token] : it->col[0];
+        }
+        for (int r = 0; r < y->rows; r++) {
+            const float *bias = it->bias + it->row[y->token[r]];
+            float *s = w->s + r * COLS + p * VT_TILE;
+            for (int i = 0; i < VT_TILE; i++)
+                s[i] += bias[col[i]];
+        }
+    }
+}
+
 static void one_block(const work *w, queries *y, const block *bl)
 {
     int cols = (bl->keys + VL - 1) / VL * VL; /* of S */
     scores(w, y, bl, cols);
+    if (w->it->bias)
+        add_bias(w, y, bl);
     for (int p = 0; p < bl->count; p++)
         for (int r = 0; bl->masked[p] && r < y->rows; r++)
             apply_mask(w->s + r * COLS + p * VT_TILE, bl->mask[p][r]);
@@ -502,7 +525,7 @@ VT_INLINE void store_row(const work *w, const queries *y, int r, vt_dtype type)
 {
     const vt_attn_item *it = w->it;
     const float *o = y->o + r * w->dims;
-    char *out = (char *)it->out + (size_t)y->token[r] * it->out_row * vt_dtype_bytes(type);
+    char *out = (char *)it->out + (size_t)y->token[r] * it->out_step * vt_dtype_bytes(type);
     float sum = v_sum(v_load(y->sum + r * VL)), scale = sum == 0 ? 0 : 1.0f / sum;
     int i = 0;
     for (; i + VL <= it->head_dim; i += VL)

@@ -16,7 +16,7 @@ VT_INLINE float dot(const void *a, const void *b, vt_dtype type, int n)
 
 VT_INLINE const void *token(const vt_attn_item *it, const void *base, int t)
 {
-    return (const char *)base + (size_t)t * it->row * vt_dtype_bytes(it->type);
+    return (const char *)base + (size_t)t * it->step * vt_dtype_bytes(it->type);
 }
 
 void VT_NAME(vt_reference_scores)(const vt_attn_item *it, int query, float *scores)
@@ -28,6 +28,8 @@ void VT_NAME(vt_reference_scores)(const vt_attn_item *it, int query, float *scor
     else
         for (int k = 0; k < it->tokens; k++)
             scores[k] = it->scale * dot(q, token(it, it->k, k), VT_BF16, it->head_dim);
+    for (int k = 0; it->bias && k < it->tokens; k++)
+        scores[k] += it->scale * it->bias[it->row[query] + it->col[k]];
 }
 
 void VT_NAME(vt_reference_softmax)(const vt_attn_item *it, int query, float *scores)
@@ -62,7 +64,7 @@ VT_INLINE void product(const vt_attn_item *it, int query, const float *weights, 
 {
     enum { COLUMNS = 64 };
     int d = it->head_dim;
-    char *out = (char *)it->out + (size_t)query * it->out_row * vt_dtype_bytes(type);
+    char *out = (char *)it->out + (size_t)query * it->out_step * vt_dtype_bytes(type);
     for (int c = 0; c < d; c += COLUMNS) {
         float sum[COLUMNS] = {0};
         int m = d - c < COLUMNS ? d - c : COLUMNS;

@@ -33,7 +33,7 @@ VT_INLINE void fetch(const void *row, size_t bytes)
 VT_INLINE void widen_row(const work *w, float *to, const void *base, int token, vt_dtype type)
 {
     int d = w->it->head_dim, i = 0;
-    const char *row = (const char *)base + (size_t)token * w->it->row * vt_dtype_bytes(type);
+    const char *row = (const char *)base + (size_t)token * w->it->step * vt_dtype_bytes(type);
     for (; i + VL <= d; i += VL)
         v_store(to + i, v_get(row, type, i));
     for (; i < d; i++)
@@ -44,7 +44,7 @@ VT_INLINE void widen_row(const work *w, float *to, const void *base, int token, 
 
 VT_INLINE void widen_keys(const work *w, vt_dtype type)
 {
-    size_t size = vt_dtype_bytes(type), row = w->it->row * size;
+    size_t size = vt_dtype_bytes(type), row = w->it->step * size;
     size_t bytes = (size_t)w->it->head_dim * size;
     for (int t = 0; t < w->it->tokens; t++) {
         if (t + AHEAD < w->it->tokens) { /* rows lie too far apart for the machine to foresee */
@@ -76,9 +76,10 @@ VT_INLINE vf dots(const work *w, const float *const *key)
 
 /* Scores of keys first .. last - 1 of the list; what remains of the last vector is -inf. The
  * greatest is returned. */
-static float score_keys(const work *w, uint32_t first, uint32_t last)
+static float score_keys(const work *w, int query, uint32_t first, uint32_t last)
 {
-    const vt_csr *c = w->it->group->csr;
+    const vt_attn_item *it = w->it;
+    const vt_csr *c = it->group->csr;
     vf top = v_splat(-INFINITY);
     for (uint32_t i = first; i < last; i += VL) {
         const float *key[VL];
@@ -91,6 +92,8 @@ static float score_keys(const work *w, uint32_t first, uint32_t last)
         vf s = dots(w, key);
         float *to = w->s + (i - first);
         v_store(to, s);
+        for (uint32_t j = 0; it->bias && j < VL && i + j < last; j++)
+            to[j] += it->bias[it->row[query] + it->col[key_at(c, i + j)]];
         for (uint32_t j = last - i; j < VL; j++)
             to[j] = -INFINITY;
         top = v_max(v_load(to), top);
@@ -151,13 +154,13 @@ VT_INLINE void one_query(const work *w, int query, vt_dtype type)
     const float log2e = 1.44269504f;
     const vt_attn_item *it = w->it;
     uint32_t first = it->group->csr->start[query], last = it->group->csr->start[query + 1];
-    char *out = (char *)it->out + (size_t)query * it->out_row * vt_dtype_bytes(type);
+    char *out = (char *)it->out + (size_t)query * it->out_step * vt_dtype_bytes(type);
     if (first == last) {
         memset(out, 0, (size_t)it->head_dim * vt_dtype_bytes(type));
         return;
     }
     widen_row(w, w->q, it->q, query, type);
-    float max = score_keys(w, first, last);
+    float max = score_keys(w, query, first, last);
     float sum = soften(w->s, last - first, max, it->scale * log2e);
     weigh_values(w, first, last);
     float scale = 1.0f / sum;

@@ -57,17 +57,64 @@ void vt_cpu_tokens(vt_stream *s, vt_mat x, vt_mat patches, const float *prefix, 
     }
 }
 
+static float element(vt_mat m, size_t i)
+{
+    return m.type == VT_F32 ? ((const float *)m.p)[i] : vt_bf16_to_f32(((const uint16_t *)m.p)[i]);
+}
+
+static void set_element(vt_mat m, size_t i, float v)
+{
+    if (m.type == VT_F32)
+        ((float *)m.p)[i] = v;
+    else
+        ((uint16_t *)m.p)[i] = vt_f32_to_bf16(v);
+}
+
 void vt_cpu_cast(vt_stream *s, vt_mat y, vt_mat x)
 {
     size_t n = y.rows * (size_t)y.cols;
 #pragma omp parallel for schedule(static) num_threads(vt_team(s, x))
-    for (size_t i = 0; i < n; i++) {
-        float v =
-            x.type == VT_F32 ? ((const float *)x.p)[i] : vt_bf16_to_f32(((const uint16_t *)x.p)[i]);
-        if (y.type == VT_F32)
-            ((float *)y.p)[i] = v;
-        else
-            ((uint16_t *)y.p)[i] = vt_f32_to_bf16(v);
+    for (size_t i = 0; i < n; i++)
+        set_element(y, i, element(x, i));
+}
+
+void vt_cpu_add(vt_stream *s, vt_mat y, vt_mat x)
+{
+    size_t n = y.rows * (size_t)y.cols;
+#pragma omp parallel for schedule(static) num_threads(vt_team(s, x))
+    for (size_t i = 0; i < n; i++)
+        set_element(y, i, element(y, i) + element(x, i));
+}
+
+/* One query or key: its pairs of columns, `apart` from each other. */
+static void turn(vt_mat head, const float *table, int pairs, bool half)
+{
+    size_t apart = half ? (size_t)pairs : 1, step = half ? 1 : 2;
+    for (size_t i = 0; i < (size_t)pairs; i++) {
+        float a = element(head, i * step), b = element(head, i * step + apart);
+        float c = table[2 * i], s = table[2 * i + 1];
+        set_element(head, i * step, a * c - b * s);
+        set_element(head, i * step + apart, b * c + a * s);
+    }
+}
+
+void vt_cpu_rope(vt_stream *s, vt_mat qkv, int heads, int head_dim, int tokens, int prefix,
+                 const vt_rope *rope)
+{
+    size_t type = vt_dtype_bytes(qkv.type), row_bytes = (size_t)qkv.cols * type;
+    size_t patches = (size_t)(tokens - prefix);
+#pragma omp parallel for schedule(static) num_threads(vt_team(s, qkv))
+    for (size_t r = 0; r < qkv.rows; r++) {
+        size_t t = r % (size_t)tokens;
+        if (t < (size_t)prefix)
+            continue;
+        for (int h = 0; h < 2 * heads; h++) { /* queries, then keys */
+            size_t table = rope->heads == 1 ? 0 : (size_t)(h % heads) * patches;
+            char *p = (char *)qkv.p + r * row_bytes + (size_t)h * (size_t)head_dim * type;
+            turn((vt_mat){p, qkv.type, 1, head_dim},
+                 rope->table + (table + t - (size_t)prefix) * (size_t)head_dim, head_dim / 2,
+                 rope->half);
+        }
     }
 }
 
