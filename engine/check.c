@@ -191,7 +191,7 @@ static int open_cpu(checker *c, size_t rows, int width, int images)
 static int open_checker(checker *c, int count)
 {
     const vitrun_model *m = c->context->model;
-    int images = vit_slice(&m->vit, count), width = m->cfg.vit.width;
+    int images = vit_slice(&m->vit, count), width = m->vit.attn_width;
     size_t rows = (size_t)images * (size_t)m->vit.tokens, n = rows * (size_t)width;
     c->want = vt_alloc(n, sizeof(float), "check", &c->st);
     c->got = vt_alloc(n, sizeof(float), "check", &c->st);

@@ -86,7 +86,7 @@ vitrun_masks *vitrun_masks_of(const vitrun_model *model, vitrun_error *err)
     *m = (vitrun_masks){.plans = &model->plans,
                         .masks = model->masks,
                         .tokens = model->vit.tokens,
-                        .heads = model->cfg.vit.heads,
+                        .heads = model->vit.heads / model->vit.head_copies,
                         .prefix = model->vit.prefix,
                         .grid_h = model->vit.grid_h,
                         .grid_w = model->vit.grid_w,
@@ -229,9 +229,10 @@ typedef struct {
 static int group_of(const vitrun_masks *m, const saved_layer *s, int head)
 {
     const vt_attn_plan *plan = &m->plans->plan[s->layer];
+    int copies = plan->heads / m->heads;
     for (int g = 0; g < s->groups; g++)
         for (int h = 0; h < plan->group[g].heads; h++)
-            if (plan->group[g].head[h] == head)
+            if (plan->group[g].head[h] / copies == head)
                 return s->first + g;
     return s->first;
 }

@@ -67,7 +67,7 @@ static int load_masks(vitrun_model *m, const vitrun_options *o, vt_status *st)
 {
     const vit_config *c = &m->cfg.vit;
     vt_mask_shape shape = {.layers = c->layers,
-                           .heads = c->heads,
+                           .heads = m->vit.heads / m->vit.head_copies,
                            .prefix = m->vit.prefix,
                            .grid_h = m->vit.grid_h,
                            .grid_w = m->vit.grid_w};
@@ -85,7 +85,8 @@ static int plan(vitrun_model *m, const vitrun_options *o, vt_status *st)
             m->masks && m->masks->density_threshold >= 0 ? m->masks->density_threshold : 0.30;
     m->info.density_threshold = threshold;
     vt_plan_setup setup = {
-        .heads = m->cfg.vit.heads,
+        .heads = m->vit.heads / m->vit.head_copies,
+        .head_copies = m->vit.head_copies,
         .head_dim = m->vit.head_dim,
         .images = m->planned_images,
         .dev = m->dev,
@@ -131,8 +132,9 @@ static int describe(vitrun_model *m, vt_status *st)
                                     vt_origin_name(m->cfg.fact[f].origin)};
     i->size = sizeof *i;
     i->architecture = c->architecture;
-    i->layers = c->layers, i->heads = c->heads, i->head_dim = m->vit.head_dim;
-    i->width = c->width, i->hidden = c->hidden;
+    i->layers = c->layers, i->heads = m->vit.heads / m->vit.head_copies;
+    i->head_dim = c->width / c->heads;
+    i->width = c->width, i->hidden = m->vit.hidden;
     i->tokens = m->vit.tokens, i->prefix_tokens = m->vit.prefix;
     i->grid_h = m->vit.grid_h, i->grid_w = m->vit.grid_w;
     i->image_height = c->img_h, i->image_width = c->img_w, i->channels = c->channels;
@@ -177,7 +179,12 @@ static int load(vitrun_model *m, const vitrun_options *o, const st_reader *r, vt
         load_masks(m, o, st) || plan(m, o, st) ||
         vitrun_check_memory(m, least + m->plans.mask_bytes, st))
         return -1;
-    return vit_load(&m->vit, &m->cfg.vit, r, o->weights, m->dev, m->planned_images, &needs, st);
+    if (vit_load(&m->vit, &m->cfg.vit, r, o->weights, m->dev, m->planned_images, &needs, st))
+        return -1;
+    for (int i = 0; i < m->plans.layers; i++)
+        if (m->vit.block[i].bias.table)
+            m->plans.plan[i].bias = &m->vit.block[i].bias;
+    return 0;
 }
 
 static int open_model(vitrun_model *m, const vitrun_options *o, vt_status *st)

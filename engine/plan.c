@@ -214,15 +214,17 @@ static int add_group(vt_plans *p, int layer, int mask, const uint16_t *head, int
     vt_attn_plan *plan = &p->plan[layer];
     vt_attn_group *to = &plan->group[plan->groups++];
     vt_planned_group *g = &p->group[p->groups++];
+    int copies = setup->head_copies ? setup->head_copies : 1;
     g->mask = mask;
     g->heads = heads_text(head, heads, st);
     g->mask_text = g->heads ? vt_strdup(text, st) : NULL;
-    to->heads = heads;
+    to->heads = heads * copies;
     to->name = g->heads;
-    to->head = vt_alloc((size_t)heads, sizeof *to->head, "head list", st);
+    to->head = vt_alloc((size_t)to->heads, sizeof *to->head, "head list", st);
     if (!g->mask_text || !to->head)
         return -1;
-    memcpy(to->head, head, sizeof *head * (size_t)heads);
+    for (int i = 0; i < to->heads; i++)
+        to->head[i] = (uint16_t)(head[i / copies] * copies + i % copies);
     describe(g, layer, plan->tokens, mask < 0 ? NULL : &p->mask[mask].stats);
     return setup->dev ? choose(p, g, to, setup, layer_masks, st) : 0;
 }
@@ -279,6 +281,7 @@ static int plan_layer(vt_plans *p, int i, int tokens, head_masks *h, const vt_la
     vt_attn_plan *plan = &p->plan[i];
     int first = p->groups;
     *plan = (vt_attn_plan){.tokens = tokens, .heads = setup->heads, .head_dim = setup->head_dim};
+    plan->heads *= setup->head_copies ? setup->head_copies : 1;
     plan->scale = 1 / sqrtf((float)setup->head_dim);
     plan->group =
         vt_alloc(masks ? (size_t)masks->groups : 1, sizeof *plan->group, "attention plan", st);

@@ -45,6 +45,7 @@ typedef struct {
 
 typedef struct {
     int heads, head_dim, images;
+    int head_copies;          /* heads of the kernels that stand for one of `heads`; 0: 1 */
     vt_device *dev;           /* NULL: only count the masks (no kernels, no plans) */
     vt_attn_wish wish;        /* layers' own thresholds and kernels override, where allowed */
     bool wish_threshold_wins; /* the command line's beats a layer's */

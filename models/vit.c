@@ -1,7 +1,8 @@
 /* The forward pass of timm's plain Vision Transformer (Dosovitskiy et al. 2020), eval mode:
  *
  *   x  = [prefix tokens, patches W + b] + position embedding           norm_pre(x) in CLIP's
- *   x += proj(attention(norm1(x)));  x += fc2(act(fc1(norm2(x))))      in each block: attend, mlp
+ *   x += proj(attention(norm1(x)));  x += fc2(act(fc1(norm2(x))))      in each block: attend, mlp;
+ *                                     norms may stand behind instead, or attend and mlp side by side
  *   logits = head(fc_norm(pool(norm(x))))
  *
  * and the buffers that it runs in. One text for every device and type; what a family of models
@@ -38,7 +39,7 @@ static vt_mat slice_of(const vt_stream *s, void *buffer, vt_dtype type, size_t r
 static size_t mlp_rows(const vit_model *m, size_t rows)
 {
     const size_t large = (size_t)128 << 20;
-    size_t hidden = (size_t)m->cfg.hidden, qkv = 3 * (size_t)m->cfg.width;
+    size_t hidden = (size_t)m->mlp_columns, qkv = 3 * (size_t)m->attn_width;
     size_t wave = m->dev->wave_rows ? (size_t)m->dev->wave_rows : 1, fit = rows * qkv / hidden;
     if (hidden <= qkv || rows * hidden * vt_dtype_bytes(m->dev->dtype) <= large || fit < wave)
         return rows;
@@ -63,39 +64,93 @@ static vt_mat rows_of(vt_mat m, size_t first, size_t rows)
     return mat(behind(m.p, vt_mat_bytes(before)), m.type, rows, m.cols);
 }
 
+/* What a branch of a block reads: normed x, or x itself where the norm stands behind. A parallel
+ * block's attention has no norm of its own and reads what its MLP has read. */
+static void branch_in(vt_stream *s, const vit_model *m, const char *name, vt_mat xn, vt_mat x,
+                      vit_norm n)
+{
+    if (m->cfg.block == VIT_BLOCK_POST)
+        op_cast(s, xn, x);
+    else
+        norm(s, name, xn, x, n, m->cfg.norm_eps);
+}
+
+/* x += w y; or x += norm(w y), for which `between` has room. */
+static void branch_out(vt_stream *s, const vit_model *m, const char *name, vt_mat x, vt_mat y,
+                       const vt_linear *w, vt_mat between, vit_norm n)
+{
+    if (m->cfg.block != VIT_BLOCK_POST) {
+        op_linear(s, name, x, y, w, (vt_epilogue){.add = true});
+        return;
+    }
+    op_linear(s, name, between, y, w, (vt_epilogue){0});
+    norm(s, "post_norm", between, between, n, m->cfg.norm_eps);
+    op_add(s, "residual", x, between);
+}
+
+/* Differential attention: of each head, what its first queries and keys gave less lambda times what
+ * the second did, normed. The result lies where q, k, v were. */
+static vt_mat difference(vt_stream *s, const vit_model *m, const vit_block *b, const vit_acts *a,
+                         vt_mat att)
+{
+    int width = m->cfg.width, head = width / m->cfg.heads;
+    size_t heads = att.rows * (size_t)m->cfg.heads;
+    vt_mat pairs = mat(att.p, att.type, heads, 2 * head), one = mat(a->wide, att.type, heads, head);
+    op_halves(s, "difference", one, pairs, VT_HALVES_DIFFERENCE, b->lambda);
+    norm(s, "head_norm", one, one, b->head_norm, 1e-5);
+    return mat(one.p, one.type, att.rows, width);
+}
+
 static void attend(vt_stream *s, const vit_model *m, const vit_block *b, const vit_acts *a,
                    const vt_attn_plan *plan)
 {
     const vit_config *c = &m->cfg;
     vt_dtype type = s->dev->dtype;
-    vt_mat x = residual(s, m, a);
-    vt_mat xn = mat(a->narrow, type, x.rows, c->width), att = xn;
-    vt_mat qkv = mat(a->wide, type, x.rows, 3 * c->width);
+    vt_mat x = residual(s, m, a), xn = mat(a->narrow, type, x.rows, c->width);
+    vt_mat att = mat(a->narrow, type, x.rows, m->attn_width);
+    vt_mat qkv = mat(a->wide, type, x.rows, 3 * m->attn_width);
 
-    op_norm(s, "norm1", xn, x, b->norm1.gamma, b->norm1.beta, c->norm_eps);
+    branch_in(s, m, "norm1", xn, x, b->norm1);
     op_linear(s, "qkv", qkv, xn, b->qkv, (vt_epilogue){0});
     if (c->qk_norm)
-        op_qk_norm(s, qkv, c->heads, m->head_dim, b->q_norm.gamma, b->q_norm.beta, b->k_norm.gamma,
+        op_qk_norm(s, qkv, m->heads, m->head_dim, b->q_norm.gamma, b->q_norm.beta, b->k_norm.gamma,
                    b->k_norm.beta, c->norm_eps);
+    if (b->rope.table)
+        op_rope(s, qkv, m->heads, m->head_dim, m->tokens, m->prefix, &b->rope);
     op_attention(s, att, qkv, plan);
-    op_linear(s, "proj", x, att, b->proj, (vt_epilogue){.add = true});
+    if (c->differential)
+        att = difference(s, m, b, a, att);
+    norm(s, "attn_norm", att, att, b->attn_norm, c->norm_eps);
+    branch_out(s, m, "proj", x, att, b->proj, mat(a->wide, type, x.rows, c->width), b->norm1);
+}
+
+/* The hidden layer of a gated MLP: silu(one half) * the other. */
+static vt_mat gate(vt_stream *s, const vit_model *m, vt_mat both)
+{
+    vt_mat hid = mat(behind(both.p, aligned(vt_mat_bytes(both))), both.type, both.rows, m->hidden);
+    op_halves(s, "gate", hid, both, VT_HALVES_SWIGLU, 0);
+    return hid;
 }
 
 /* Over some rows at a time, so that the hidden layer takes no more memory than q, k, v. */
 static void mlp(vt_stream *s, const vit_model *m, const vit_block *b, const vit_acts *a)
 {
     const vit_config *c = &m->cfg;
-    const vt_epilogue add = {.add = true}, act = {.act = c->act};
+    const vt_epilogue act = {.act = c->gated_mlp ? VT_ACT_NONE : c->act};
     vt_mat all = residual(s, m, a);
     vt_mat xn = mat(a->narrow, s->dev->dtype, all.rows, c->width);
     size_t step = mlp_rows(m, (size_t)a->slice * (size_t)m->tokens); /* what `wide` was made for */
 
-    op_norm(s, "norm2", xn, all, b->norm2.gamma, b->norm2.beta, c->norm_eps);
+    branch_in(s, m, "norm2", xn, all, b->norm2);
     for (size_t first = 0; first < all.rows; first += step) {
         size_t rows = all.rows - first < step ? all.rows - first : step;
-        vt_mat hid = mat(a->wide, s->dev->dtype, rows, c->hidden);
-        op_linear(s, "fc1", hid, rows_of(xn, first, rows), b->fc1, act);
-        op_linear(s, "fc2", rows_of(all, first, rows), hid, b->fc2, add);
+        vt_mat x = rows_of(all, first, rows), in = rows_of(xn, first, rows);
+        vt_mat hid = mat(a->wide, s->dev->dtype, rows, c->gated_mlp ? 2 * m->hidden : m->hidden);
+        op_linear(s, "fc1", hid, in, b->fc1, act);
+        if (c->gated_mlp)
+            hid = gate(s, m, hid);
+        norm(s, "mlp_norm", hid, hid, b->mlp_norm, c->norm_eps);
+        branch_out(s, m, "fc2", x, hid, b->fc2, in, b->norm2);
     }
 }
 
@@ -112,8 +167,26 @@ static void embed(vt_stream *s, const vit_model *m, const vit_acts *a)
 
     op_patches(s, cols, input, c->channels, c->img_h, c->img_w, c->patch_h, c->patch_w);
     op_linear(s, "patch_embed", embedded, cols, m->patch, (vt_epilogue){0});
+    norm(s, "patch_norm", embedded, embedded, m->patch_norm, c->norm_eps);
     op_tokens(s, x, embedded, m->prefix_tokens, m->prefix, m->pos);
     norm(s, "norm_pre", x, x, m->norm_pre, c->norm_eps);
+}
+
+/* Attention pooling: one learnt query attends to the tokens, an MLP follows. */
+static void attention_pool(vt_stream *s, const vit_model *m, const vit_acts *a, vt_mat pooled,
+                           vt_mat operand, int first)
+{
+    const vit_config *c = &m->cfg;
+    const vit_attn_pool *p = &m->attn_pool;
+    vt_mat x = residual(s, m, a), kv = mat(a->wide, s->dev->dtype, x.rows, 2 * c->width);
+    vt_mat hid = mat(a->wide, s->dev->dtype, (size_t)s->images, c->pool_hidden);
+
+    op_linear(s, "pool_kv", kv, x, p->kv, (vt_epilogue){0});
+    op_latent_pool(s, operand, kv, p->query, c->pool_heads, first);
+    op_linear(s, "pool_proj", pooled, operand, p->proj, (vt_epilogue){0});
+    norm(s, "pool_norm", operand, pooled, p->norm, c->norm_eps);
+    op_linear(s, "pool_fc1", hid, operand, p->fc1, (vt_epilogue){.act = c->act});
+    op_linear(s, "pool_fc2", pooled, hid, p->fc2, (vt_epilogue){.add = true});
 }
 
 /* features = pooled tokens; logits = head of them. A distilled model averages two tokens' heads:
@@ -127,7 +200,10 @@ static void classify(vt_stream *s, const vit_model *m, const vit_acts *a)
     vt_mat logits = slice_of(s, a->logits, VT_F32, 1, m->outputs);
     int first = c->pool == VT_POOL_TOKEN || c->pool_include_prefix ? 0 : m->prefix;
 
-    op_pool(s, pooled, x, m->tokens, c->pool, first);
+    if (c->pool == VT_POOL_MAP)
+        attention_pool(s, m, a, pooled, operand, first);
+    else
+        op_pool(s, pooled, x, m->tokens, c->pool, first);
     norm(s, "fc_norm", pooled, pooled, m->fc_norm, c->norm_eps);
     if (!m->head) {
         op_cast(s, logits, pooled);
@@ -150,9 +226,14 @@ static void forward_slice(vt_stream *s, const vit_model *m, const vit_acts *a,
     s->layer = -1;
     embed(s, m, a);
     for (int i = 0; i < m->cfg.layers; i++) {
+        const vit_block *b = &m->block[i];
+        bool parallel = m->cfg.block == VIT_BLOCK_PARALLEL;
         s->layer = i;
-        attend(s, m, &m->block[i], a, plan[i]);
-        mlp(s, m, &m->block[i], a);
+        if (parallel)
+            mlp(s, m, b, a);
+        attend(s, m, b, a, plan[i]);
+        if (!parallel)
+            mlp(s, m, b, a);
     }
     s->layer = -1;
     norm(s, "norm", x, x, m->norm, m->cfg.norm_eps);
@@ -200,14 +281,16 @@ static void buffers(buffer out[BUFFERS], vit_acts *a, const vit_model *m, int im
     size_t b = (size_t)images, slice = (size_t)vit_slice(m, images);
     size_t rows = slice * (size_t)m->tokens, patches = slice * (size_t)(m->grid_h * m->grid_w);
     size_t patch = (size_t)c->channels * (size_t)c->patch_h * (size_t)c->patch_w;
+    size_t attn = (size_t)m->attn_width, pool = (size_t)c->pool_hidden;
+    size_t mlp = mlp_rows(m, rows) * (size_t)m->mlp_columns * type + (c->gated_mlp ? 256 : 0);
     size_t wide = larger(aligned(patches * width * stream) + patches * patch * type,
-                         type * larger(rows * 3 * width, mlp_rows(m, rows) * (size_t)c->hidden));
+                         larger(larger(rows * 3 * attn, slice * pool) * type, mlp));
     const buffer table[BUFFERS] = {
         {b * (size_t)c->channels * (size_t)c->img_h * (size_t)c->img_w *
              vt_dtype_bytes(m->dev->input),
          &a->input},
         {b * (size_t)m->tokens * width * stream, &a->x},
-        {rows * width * type, &a->narrow},
+        {rows * larger(width, attn) * type, &a->narrow},
         {wide, &a->wide},
         {b * width * 4, (void **)&a->pooled},
         {m->head_dist ? b * width * 4 : 0, (void **)&a->pooled2},

@@ -1,6 +1,8 @@
 /* The plain Vision Transformer: configuration, weights, activations, the forward pass.
  *
- *   vit_bind.c   tensor names -> fields, shapes checked, LayerScale folded, weights packed
+ *   vit_bind.c   tensor names -> fields: the walk over the model
+ *   vit_read.c   finding, checking, reading tensors; putting matrices together from parts of them
+ *   positions.c  rotary position embeddings, relative position biases
  *   resample.c   position embeddings for another grid
  *   vit.c        activation buffers and the one forward pass, for every device
  *
@@ -14,29 +16,55 @@
 #include "weights_tools/timm_config.h"
 
 typedef struct {
-    float *gamma, *beta; /* [n] or NULL where the model has no such norm */
+    float *gamma, *beta; /* [n]; gamma NULL: the model has no such norm; beta NULL: RMSNorm */
 } vit_norm;
 
+/* LayerScale is folded into proj and fc2. Branches side by side (vit_config.branches) are one
+ * attention with the heads of all, one MLP with the hidden units of all; their norms are folded into
+ * qkv and fc1. */
 typedef struct {
-    vit_norm norm1, norm2;   /* [D] */
+    vit_norm norm1, norm2;   /* [D]; a parallel block's only norm is norm2 */
     vit_norm q_norm, k_norm; /* [head_dim] */
-    vt_linear *qkv;          /* [3D, D] */
-    vt_linear *proj;         /* [D, D], LayerScale folded in */
-    vt_linear *fc1;          /* [F, D] */
-    vt_linear *fc2;          /* [D, F], LayerScale folded in */
+    vit_norm head_norm;      /* of differential attention [D / heads] */
+    vit_norm attn_norm;      /* [D] */
+    vit_norm mlp_norm;       /* [F] */
+    vt_linear *qkv;          /* [3A, D] */
+    vt_linear *proj;         /* [D, A], or [D, D] behind differential attention */
+    vt_linear *fc1;          /* [F, D]; a gated MLP's [2F, D] */
+    vt_linear *fc2;          /* [D, F] */
+    vt_rope rope;
+    vt_attn_bias bias;
+    float lambda; /* of differential attention */
 } vit_block;
+
+/* Attention pooling (global_pool "map"). */
+typedef struct {
+    float *query;    /* [D]: the latent, projected */
+    vt_linear *kv;   /* [2D, D] */
+    vt_linear *proj; /* [D, D] */
+    vit_norm norm;
+    vt_linear *fc1, *fc2;
+} vit_attn_pool;
 
 typedef struct {
     vit_config cfg;
     vt_device *dev;
-    int grid_h, grid_w, prefix, tokens, head_dim;
+    int grid_h, grid_w, prefix, tokens;
+    int heads, head_dim;  /* of the attention that is computed: see vit_shape */
+    int head_copies;      /* of them, how many stand for one of the model's (vit_model_heads) */
+    int attn_width;       /* A = heads * head_dim: D, but for differential attention and branches */
+    int hidden;           /* F of all branches */
+    int mlp_columns;      /* of the MLP's buffers */
     int outputs;          /* of the logits: classes, or D where there is no head */
     vt_linear *patch;     /* [D, C * ph * pw] */
     float *prefix_tokens; /* [X, D], position embedding added where it covers them; NULL if X = 0 */
     float *pos;           /* [P, D] or NULL */
-    vit_norm norm_pre, norm, fc_norm; /* [D] */
-    vit_block *block;                 /* [layers] */
-    vt_linear *head; /* [classes, D]; a distilled model's two heads each carry the half */
+    vit_norm patch_norm, norm_pre, norm, fc_norm; /* [D] */
+    vit_attn_pool attn_pool;
+    float *rope;        /* tables of all layers, or of each */
+    float *bias_places; /* rows and columns of relative position biases */
+    vit_block *block;   /* [layers] */
+    vt_linear *head;    /* [classes, D]; a distilled model's two heads each carry the half */
     vt_linear *head_dist;
     uint64_t parameters;
     size_t bytes; /* device memory that the weights take */
@@ -53,7 +81,10 @@ typedef struct {
 int vit_check(vit_needs *needs, const vit_config *cfg, const st_reader *r, const char *path,
               vt_dtype dtype, vt_status *st);
 
-/* Fills cfg, dev and the sizes that follow from cfg; no weights. */
+/* Fills cfg, dev and the sizes that follow from cfg; no weights.
+ *
+ * Differential attention of h heads is computed as one of 4h heads of half the size: (q1, k1) and
+ * (q2, k2) of each head, each with either half of v. So every kernel and every mask serves it. */
 void vit_shape(vit_model *m, const vit_config *cfg, vt_device *dev);
 
 /* Reads, converts and packs all weights of a checkpoint that vit_check found right, for products of

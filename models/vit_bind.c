@@ -1,222 +1,22 @@
-/* From a timm checkpoint's tensors to vit_model: names, shapes, conversion, folding.
+/* From a timm checkpoint's tensors to vit_model: which tensors the model is made of.
  *
- * One walk over the model names every tensor that the configuration calls for. It runs twice: first
- * it only checks (all names there, all shapes right, nothing left over), then it reads and packs.
- * Folded on the way, in fp32: LayerScale into proj and fc2, the position embedding of prefix tokens
- * into those tokens, the average of a distilled model's two heads into their weights.
+ * One walk over the model names every tensor that the configuration calls for (vit_read.h). What can
+ * be folded into a matrix is, in fp32: LayerScale into proj and fc2, queries, keys and values that
+ * are saved apart into qkv, a gated MLP's halves into fc1, the parts of parallel blocks into those
+ * of a plain one, the heads of differential attention into plain ones, the position embedding of
+ * prefix tokens into those tokens, the average of a distilled model's two heads into their weights.
+ * Where timm's classes give one thing different names, the name that is there is taken.
  *
  * What the configuration says is not questioned here beyond shapes: weights_tools/timm_config.c.
  */
-#include "models/vit.h"
+#include "models/vit_read.h"
 
-#include <stdarg.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { NAME = 96, SHOWN = 5 };
-
-typedef struct {
-    const st_reader *r;
-    const char *path;
-    const vit_config *cfg;
-    vt_dtype dtype;
-    bool loading; /* false: check names and shapes only */
-    vt_status *st;
-    bool failed;
-
-    /* checking */
-    const st_tensor **used; /* tensors called for and found */
-    size_t used_count;      /* no name is asked for twice: at most all of the file's */
-    char missing[400];      /* the first few absent names */
-    int absent;
-    uint64_t parameters;
-    size_t bytes;   /* device memory, about */
-    size_t largest; /* elements of the largest tensor */
-
-    /* loading */
-    vt_device *dev;
-    vit_model *m;
-    size_t rows; /* of a typical product */
-    float *stage, *bias, *gamma;
-} walk;
-
-/* ---- finding and checking one tensor ---- */
-
-static void shape_text(char *out, size_t room, int rank, const uint64_t *shape)
-{
-    size_t n = (size_t)snprintf(out, room, "[");
-    for (int i = 0; i < rank && n < room; i++)
-        n += (size_t)snprintf(out + n, room - n, "%s%llu", i ? ", " : "",
-                              (unsigned long long)shape[i]);
-    if (n < room)
-        snprintf(out + n, room - n, "]");
-}
-
-static void note_missing(walk *w, const char *name)
-{
-    size_t n = strlen(w->missing);
-    if (w->absent++ < SHOWN)
-        snprintf(w->missing + n, sizeof w->missing - n, "%s\"%s\"", n ? ", " : "", name);
-}
-
-/* A convolution's kernel may be stored flat, [D, C * ph * pw], by old exporters. */
-static bool same_shape(const st_tensor *t, int rank, const uint64_t *shape)
-{
-    if (t->rank == 2 && rank == 4)
-        return t->shape[0] == shape[0] && t->count == shape[0] * shape[1] * shape[2] * shape[3];
-    if (t->rank != rank)
-        return false;
-    for (int i = 0; i < rank; i++)
-        if (t->shape[i] != shape[i])
-            return false;
-    return true;
-}
-
-/* The tensor, or NULL: absent or failed. */
-static const st_tensor *find(walk *w, const char *name, int rank, const uint64_t *shape)
-{
-    if (w->failed)
-        return NULL;
-    const st_tensor *t = st_find(w->r, name);
-    if (w->loading)
-        return t;
-    if (!t) {
-        note_missing(w, name);
-        return NULL;
-    }
-    if (!same_shape(t, rank, shape)) {
-        char found[160], expected[160];
-        shape_text(found, sizeof found, t->rank, t->shape);
-        shape_text(expected, sizeof expected, rank, shape);
-        vt_fail(w->st, VT_INPUT, "%s: tensor \"%s\" does not fit %s (expected %s, found %s)",
-                w->path, name, w->cfg->architecture, expected, found);
-        w->failed = true;
-        return NULL;
-    }
-    if (t->dtype != ST_F32 && t->dtype != ST_F16 && t->dtype != ST_BF16) {
-        vt_fail(w->st, VT_INPUT, "%s: tensor \"%s\" has type %s (expected F32, F16 or BF16)",
-                w->path, name, st_dtype_name(t->dtype));
-        w->failed = true;
-        return NULL;
-    }
-    w->used[w->used_count++] = t;
-    w->parameters += t->count;
-    w->largest = t->count > w->largest ? (size_t)t->count : w->largest;
-    return t;
-}
-
-/* ---- reading one tensor ---- */
-
-/* Whole tensor to fp32, slices on all threads: conversion and the check for finite values keep
- * pace with the page cache. */
-static bool read_f32(walk *w, const st_tensor *t, float *out)
-{
-    const uint64_t slice = 1 << 19;
-    int64_t slices = (int64_t)((t->count + slice - 1) / slice);
-    vt_status first = {0};
-#pragma omp parallel for schedule(dynamic) num_threads(w->dev->threads)
-    for (int64_t i = 0; i < slices; i++) {
-        uint64_t begin = (uint64_t)i * slice, left = t->count - begin;
-        vt_status st = {0};
-        if (st_read_f32(w->r, t, begin, left < slice ? left : slice, out + begin, &st))
-#pragma omp critical(vit_bind_error)
-            if (first.code == VT_OK)
-                first = st;
-    }
-    if (first.code != VT_OK) {
-        *w->st = first;
-        w->failed = true;
-    }
-    return !w->failed;
-}
-
-static float *device_vector(walk *w, const float *host, size_t rows, int cols, const char *name)
-{
-    vt_mat v = {NULL, VT_F32, rows, cols};
-    v.p = w->dev->ops->alloc(w->dev, vt_mat_bytes(v), name, w->st);
-    if (!v.p || w->dev->ops->upload(w->dev, v, host, w->st)) {
-        if (v.p)
-            w->dev->ops->free(w->dev, v.p);
-        w->failed = true;
-        return NULL;
-    }
-    w->m->bytes += vt_mat_bytes(v);
-    return v.p;
-}
-
-/* ---- the kinds of parameters ---- */
-
-static void vector(walk *w, float **to, int n, const char *name)
-{
-    const st_tensor *t = find(w, name, 1, (uint64_t[]){(uint64_t)n});
-    w->bytes += (size_t)n * 4;
-    if (w->loading && t && read_f32(w, t, w->stage))
-        *to = device_vector(w, w->stage, 1, n, name);
-}
-
-static void norm(walk *w, vit_norm *to, int n, bool present, const char *fmt, ...) VT_PRINTF(5, 6);
-static void norm(walk *w, vit_norm *to, int n, bool present, const char *fmt, ...)
-{
-    char prefix[NAME], name[NAME + 8];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(prefix, sizeof prefix, fmt, args);
-    va_end(args);
-    if (!present)
-        return;
-    snprintf(name, sizeof name, "%s.weight", prefix);
-    vector(w, &to->gamma, n, name);
-    snprintf(name, sizeof name, "%s.bias", prefix);
-    vector(w, &to->beta, n, name);
-}
-
-typedef struct {
-    bool bias;
-    const char *gamma;  /* name of the LayerScale vector to fold in, or NULL */
-    double factor;      /* a constant to fold in; 1: none */
-    int rank;           /* of the weight: 2, or 4 for the patch convolution */
-    uint64_t kernel[3]; /* rank 4: channels, height, width */
-} linear_kind;
-
-/* y = g * (W x + b) = (g W) x + g b, one factor an output row. */
-static void fold(walk *w, int out, int in, const linear_kind *k, bool has_gamma)
-{
-    for (int o = 0; o < out; o++) {
-        float g = (has_gamma ? w->gamma[o] : 1.0f) * (float)k->factor;
-        for (int i = 0; i < in; i++)
-            w->stage[(size_t)o * (size_t)in + (size_t)i] *= g;
-        w->bias[o] *= g;
-    }
-}
-
-static void linear(walk *w, vt_linear **to, int out, int in, linear_kind k, const char *prefix)
-{
-    char name[NAME + 8];
-    uint64_t shape[4] = {(uint64_t)out, (uint64_t)in, 0, 0};
-    if (k.rank == 4)
-        memcpy(shape + 1, k.kernel, sizeof k.kernel);
-    snprintf(name, sizeof name, "%s.weight", prefix);
-    const st_tensor *weight = find(w, name, k.rank == 4 ? 4 : 2, shape), *bias = NULL, *g = NULL;
-    snprintf(name, sizeof name, "%s.bias", prefix);
-    if (k.bias)
-        bias = find(w, name, 1, shape);
-    if (k.gamma)
-        g = find(w, k.gamma, 1, shape);
-    w->bytes += (size_t)out * (size_t)in * vt_dtype_bytes(w->dtype) + (size_t)out * 4;
-    if (!w->loading || w->failed)
-        return;
-    if (!read_f32(w, weight, w->stage) || (bias && !read_f32(w, bias, w->bias)) ||
-        (g && !read_f32(w, g, w->gamma)))
-        return;
-    if (g || k.factor != 1)
-        fold(w, out, in, &k, g);
-    *to =
-        w->dev->ops->linear_load(w->dev, w->stage, bias ? w->bias : NULL, out, in, w->rows, w->st);
-    w->failed = !*to;
-    if (*to)
-        w->m->bytes += w->dev->ops->linear_bytes(*to);
-}
+enum { SHOWN = 5 };
 
 /* ---- tokens and positions ---- */
 
@@ -232,7 +32,7 @@ static vit_resampling resampling(const char *architecture)
 
 /* Reads the position embedding: its prefix rows are added to `prefix` [X, D], its grid goes, on the
  * model's grid, to m->pos. w->stage has room for both grids. */
-static void position(walk *w, const st_tensor *t, float *prefix)
+static void position(vit_walk *w, const st_tensor *t, float *prefix)
 {
     const vit_config *c = w->cfg;
     vit_model *m = w->m;
@@ -240,7 +40,7 @@ static void position(walk *w, const st_tensor *t, float *prefix)
     size_t covered = c->no_embed_class ? 0 : (size_t)m->prefix;
     int old_h = c->saved_h / c->patch_h, old_w = c->saved_w / c->patch_w;
     size_t patches = (size_t)m->grid_h * (size_t)m->grid_w;
-    if (!read_f32(w, t, w->stage))
+    if (!vit_read(w, t, 0, t->count, w->stage))
         return;
     for (size_t i = 0; i < covered * width; i++)
         prefix[i] += w->stage[i];
@@ -253,20 +53,20 @@ static void position(walk *w, const st_tensor *t, float *prefix)
         grid = resampled;
     }
     if (!w->failed)
-        m->pos = device_vector(w, grid, patches, c->width, "position embedding");
+        m->pos = vit_to_device(w, grid, patches, c->width, "position embedding");
     vt_free(resampled);
 }
 
-static void prefix_token(walk *w, const char *name, int count, float *to)
+static void prefix_token(vit_walk *w, const char *name, int count, float *to)
 {
-    uint64_t shape[3] = {1, (uint64_t)count, (uint64_t)w->cfg->width};
-    const st_tensor *t = count ? find(w, name, 3, shape) : NULL;
+    uint64_t n = (uint64_t)count, d = (uint64_t)w->cfg->width;
+    const st_tensor *t = count ? vit_find(w, VIT_SHAPE(1, n, d), "%s", name) : NULL;
     if (w->loading && t)
-        read_f32(w, t, to);
+        vit_read(w, t, 0, n * d, to);
 }
 
 /* Prefix order: class, distillation, registers (timm's _pos_embed). */
-static void tokens(walk *w)
+static void tokens(vit_walk *w)
 {
     const vit_config *c = w->cfg;
     int prefix = c->class_token + c->dist_token + c->reg_tokens;
@@ -287,98 +87,464 @@ static void tokens(walk *w)
     prefix_token(w, "reg_token", c->reg_tokens,
                  host ? host + (size_t)(c->class_token + c->dist_token) * d : NULL);
     if (c->pos_embed) {
-        const st_tensor *t = find(w, "pos_embed", 3, (uint64_t[]){1, covered, d});
+        const st_tensor *t = vit_find(w, VIT_SHAPE(1, covered, d), "pos_embed");
         if (w->loading && t && !w->failed)
             position(w, t, host);
         w->bytes += (size_t)patches * d * 4;
     }
     if (w->loading && prefix && !w->failed)
-        w->m->prefix_tokens = device_vector(w, host, (size_t)prefix, c->width, "prefix tokens");
+        w->m->prefix_tokens = vit_to_device(w, host, (size_t)prefix, c->width, "prefix tokens");
     w->bytes += (size_t)prefix * d * 4;
     vt_free(host);
 }
 
-/* ---- the walk ---- */
+/* ---- a block's attention ---- */
 
-static void walk_block(walk *w, int i, vit_block *b)
+/* What the names of a block's tensors begin with. A parallel block has no parts of its own. */
+typedef struct {
+    char attn[VIT_NAME - 32], mlp[VIT_NAME - 32];
+} names;
+
+static names names_of(const vit_config *c, int layer, int branch)
 {
-    const vit_config *c = w->cfg;
-    int d = c->width;
-    char name[NAME], gamma1[NAME], gamma2[NAME];
-    snprintf(gamma1, sizeof gamma1, "blocks.%d.ls1.gamma", i);
-    snprintf(gamma2, sizeof gamma2, "blocks.%d.ls2.gamma", i);
-    linear_kind qkv = {.bias = c->qkv_bias, .factor = 1};
-    linear_kind fc1 = {.bias = c->proj_bias, .factor = 1}, proj = fc1, fc2 = fc1;
-    proj.gamma = c->layer_scale ? gamma1 : NULL;
-    fc2.gamma = c->layer_scale ? gamma2 : NULL;
-
-    norm(w, &b->norm1, d, true, "blocks.%d.norm1", i);
-    snprintf(name, sizeof name, "blocks.%d.attn.qkv", i);
-    linear(w, &b->qkv, 3 * d, d, qkv, name);
-    norm(w, &b->q_norm, d / c->heads, c->qk_norm, "blocks.%d.attn.q_norm", i);
-    norm(w, &b->k_norm, d / c->heads, c->qk_norm, "blocks.%d.attn.k_norm", i);
-    snprintf(name, sizeof name, "blocks.%d.attn.proj", i);
-    linear(w, &b->proj, d, d, proj, name);
-    norm(w, &b->norm2, d, true, "blocks.%d.norm2", i);
-    snprintf(name, sizeof name, "blocks.%d.mlp.fc1", i);
-    linear(w, &b->fc1, c->hidden, d, fc1, name);
-    snprintf(name, sizeof name, "blocks.%d.mlp.fc2", i);
-    linear(w, &b->fc2, d, c->hidden, fc2, name);
+    names n;
+    bool plain = c->branches == 1;
+    snprintf(n.attn, sizeof n.attn, "blocks.%d", layer);
+    snprintf(n.mlp, sizeof n.mlp, "blocks.%d", layer);
+    if (c->block == VIT_BLOCK_PARALLEL)
+        return n;
+    snprintf(n.attn, sizeof n.attn, plain ? "blocks.%d.attn" : "blocks.%d.attns.%d.attn", layer,
+             branch);
+    snprintf(n.mlp, sizeof n.mlp, plain ? "blocks.%d.mlp" : "blocks.%d.ffns.%d.mlp", layer, branch);
+    return n;
 }
 
-static void walk_model(walk *w)
+/* LayerScale of the attention (1) or the MLP (2); NULL where there is none. */
+static const st_tensor *scale_of(vit_walk *w, int layer, int branch, int which)
 {
     const vit_config *c = w->cfg;
-    vit_model none = {0}, *m = w->m ? w->m : &none;
-    vit_block unused;
-    memset(&unused, 0, sizeof unused);
-    int d = c->width;
-    linear_kind patch = {
-        .bias = !c->pre_norm,
-        .factor = 1,
-        .rank = 4,
-        .kernel = {(uint64_t)c->channels, (uint64_t)c->patch_h, (uint64_t)c->patch_w}};
-    linear_kind head = {.bias = true, .factor = c->dist_token ? 0.5 : 1};
+    uint64_t d = (uint64_t)c->width;
+    if (!c->layer_scale || (which == 2 && c->attn_scale_only))
+        return NULL;
+    if (c->block == VIT_BLOCK_PARALLEL)
+        return vit_find(w, VIT_SHAPE(d), "blocks.%d.ls.gamma", layer);
+    if (c->branches > 1)
+        return vit_find(w, VIT_SHAPE(d), "blocks.%d.%s.%d.ls.gamma", layer,
+                        which == 1 ? "attns" : "ffns", branch);
+    if (vit_peek(w, "blocks.%d.gamma_%d", layer, which))
+        return vit_find(w, VIT_SHAPE(d), "blocks.%d.gamma_%d", layer, which);
+    return vit_find(w, VIT_SHAPE(d), "blocks.%d.ls%d.gamma", layer, which);
+}
 
-    linear(w, &m->patch, d, c->channels * c->patch_h * c->patch_w, patch, "patch_embed.proj");
+/* Where the rows of queries, keys and values are. */
+typedef struct {
+    const st_tensor *weight[3], *bias[3];
+    uint64_t first[3], bias_first[3];
+    int kv_heads; /* fewer than heads: each serves several of them */
+} qkv_tensors;
+
+static const st_tensor *bias_of(vit_walk *w, bool present, uint64_t n, const char *prefix,
+                                const char *name)
+{
+    return present ? vit_find(w, VIT_SHAPE(n), "%s.%s", prefix, name) : NULL;
+}
+
+/* One matrix of all rows, of which queries, keys, values begin at row `first`. */
+static void find_packed(vit_walk *w, qkv_tensors *t, const char *prefix, const char *name,
+                        uint64_t first)
+{
+    const vit_config *c = w->cfg;
+    uint64_t d = (uint64_t)c->width;
+    char bias[32];
+    snprintf(bias, sizeof bias, "%s.bias", name);
+    const st_tensor *weight =
+        vit_find(w, VIT_SHAPE(first + 3 * d, d), "%s.%s.weight", prefix, name);
+    bool apart = c->qkv_bias && vit_peek(w, "%s.q_bias", prefix);
+    const st_tensor *all = bias_of(w, c->qkv_bias && !apart, first + 3 * d, prefix, bias);
+    for (uint64_t i = 0; i < 3; i++) {
+        t->weight[i] = weight;
+        t->bias[i] = all;
+        t->first[i] = first + i * d;
+        t->bias_first[i] = apart ? 0 : t->first[i];
+    }
+    if (apart) { /* keys have none */
+        t->bias[0] = bias_of(w, true, d, prefix, "q_bias");
+        t->bias[2] = bias_of(w, true, d, prefix, "v_bias");
+    }
+}
+
+static void find_split(vit_walk *w, qkv_tensors *t, const char *prefix)
+{
+    const vit_config *c = w->cfg;
+    uint64_t d = (uint64_t)c->width, head = d / (uint64_t)c->heads;
+    const st_tensor *k = vit_peek(w, "%s.k_proj.weight", prefix);
+    uint64_t kv_heads = k && k->rank == 2 ? k->shape[0] / head : (uint64_t)c->heads;
+    if (kv_heads < 1 || (uint64_t)c->heads % kv_heads)
+        kv_heads = (uint64_t)c->heads;
+    t->kv_heads = (int)kv_heads;
+    uint64_t kv = kv_heads * head;
+    bool k_bias = c->qkv_bias && vit_peek(w, "%s.k_proj.bias", prefix);
+    t->weight[0] = vit_find(w, VIT_SHAPE(d, d), "%s.q_proj.weight", prefix);
+    t->weight[1] = vit_find(w, VIT_SHAPE(kv, d), "%s.k_proj.weight", prefix);
+    t->weight[2] = vit_find(w, VIT_SHAPE(kv, d), "%s.v_proj.weight", prefix);
+    t->bias[0] = bias_of(w, c->qkv_bias, d, prefix, "q_proj.bias");
+    t->bias[1] = bias_of(w, k_bias, kv, prefix, "k_proj.bias");
+    t->bias[2] = bias_of(w, c->qkv_bias, kv, prefix, "v_proj.bias");
+}
+
+static qkv_tensors find_qkv(vit_walk *w, const char *prefix)
+{
+    const vit_config *c = w->cfg;
+    qkv_tensors t = {.kv_heads = c->heads};
+    if (c->block == VIT_BLOCK_PARALLEL)
+        find_packed(w, &t, prefix, "in_proj", (uint64_t)c->hidden);
+    else if (vit_peek(w, "%s.q_proj.weight", prefix))
+        find_split(w, &t, prefix);
+    else
+        find_packed(w, &t, prefix, "qkv", 0);
+    return t;
+}
+
+/* Which of the model's heads (in units of the computed ones) head h of queries (0), keys, values (2)
+ * is: see vit_shape. */
+static int source_head(const vit_walk *w, const qkv_tensors *t, int which, int h)
+{
+    const vit_config *c = w->cfg;
+    if (c->differential)
+        return h / 4 * 2 + (which < 2 ? h % 4 / 2 : h % 2);
+    return which == 0 ? h % c->heads : h % c->heads / (c->heads / t->kv_heads);
+}
+
+/* Head by head; neighbours in the file are read together. */
+static void read_qkv(vit_walk *w, vt_linear **to, const qkv_tensors *t)
+{
+    const vit_model *m = w->m;
+    uint64_t dim = (uint64_t)m->head_dim, d = (uint64_t)w->cfg->width;
+    vit_part *part = vt_alloc(3 * (size_t)m->heads, sizeof *part, "parts of a matrix", w->st);
+    int parts = 0;
+    for (int i = 0; part && i < 3 * m->heads; i++) {
+        int which = i / m->heads, h = i % m->heads, branch = h / w->cfg->heads;
+        const qkv_tensors *from = t + (w->cfg->branches > 1 ? branch : 0);
+        uint64_t row = (uint64_t)source_head(w, from, which, h) * dim;
+        vit_part p = {.weight = from->weight[which],
+                      .bias = from->bias[which],
+                      .first = from->first[which] + row,
+                      .bias_first = from->bias_first[which] + row,
+                      .count = dim};
+        if (w->cfg->branches > 1) {
+            p.gamma = w->norms + (size_t)branch * 2 * d;
+            p.beta = w->cfg->rms_norm ? NULL : p.gamma + d;
+        }
+        vit_part *last = part + parts - 1;
+        if (parts && last->weight == p.weight && last->bias == p.bias &&
+            last->first + last->count == p.first)
+            last->count += dim;
+        else
+            part[parts++] = p;
+    }
+    w->failed = w->failed || !part;
+    if (part)
+        vit_read_rows(w, to, (int)d, part, parts);
+    vt_free(part);
+}
+
+/* lambda = exp(q1 k1) - exp(q2 k2) + its initial value, which depends on the layer; the norm of a
+ * head carries the factor 1 - initial value. */
+static void read_difference(vit_walk *w, int layer, vit_block *b, const char *prefix)
+{
+    static const char *const side[4] = {"lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"};
+    uint64_t n = (uint64_t)w->m->head_dim;
+    double init = 0.8 - 0.6 * exp(-0.3 * layer), dot[2] = {0};
+    for (int i = 0; i < 4; i += 2) {
+        const st_tensor *q = vit_find(w, VIT_SHAPE(n), "%s.%s", prefix, side[i]);
+        const st_tensor *k = vit_find(w, VIT_SHAPE(n), "%s.%s", prefix, side[i + 1]);
+        if (!w->loading || w->failed || !vit_read(w, q, 0, n, w->row) ||
+            !vit_read(w, k, 0, n, w->bias))
+            continue;
+        for (uint64_t j = 0; j < n; j++)
+            dot[i / 2] += (double)w->row[j] * w->bias[j];
+    }
+    const st_tensor *norm = vit_find(w, VIT_SHAPE(2 * n), "%s.sub_norm.weight", prefix);
+    if (!w->loading || w->failed || !vit_read(w, norm, 0, 2 * n, w->row))
+        return;
+    b->lambda = (float)(exp(dot[0]) - exp(dot[1]) + init);
+    for (uint64_t j = 0; j < 2 * n; j++)
+        w->row[j] *= (float)(1 - init);
+    b->head_norm.gamma = vit_to_device(w, w->row, 1, (int)(2 * n), "head norm");
+}
+
+static vit_part proj_part(vit_walk *w, int layer, int branch, const char *prefix)
+{
+    const vit_config *c = w->cfg;
+    uint64_t d = (uint64_t)c->width, f = (uint64_t)c->hidden;
+    vit_part p = {.count = d, .scale = scale_of(w, layer, branch, 1)};
+    const char *name = "proj";
+    if (c->block == VIT_BLOCK_PARALLEL)
+        name = vit_peek(w, "%s.out_proj.weight", prefix) ? "out_proj" : "attn_out_proj";
+    uint64_t in = strcmp(name, "out_proj") ? d : d + f;
+    p.weight = vit_find(w, VIT_SHAPE(d, in), "%s.%s.weight", prefix, name);
+    if (c->proj_bias)
+        p.bias = vit_find(w, VIT_SHAPE(d), "%s.%s.bias", prefix, name);
+    return p;
+}
+
+enum { BRANCHES = 2 };
+
+/* The norms of the branches, folded into what reads them. */
+static void read_branch_norms(vit_walk *w, int layer, const char *branches)
+{
+    size_t d = (size_t)w->cfg->width;
+    for (int j = 0; j < w->cfg->branches; j++)
+        for (int i = 0; i < (w->cfg->rms_norm ? 1 : 2); i++) {
+            const st_tensor *t = vit_find(w, VIT_SHAPE(d), "blocks.%d.%s.%d.norm.%s", layer,
+                                          branches, j, i ? "bias" : "weight");
+            if (w->loading && !w->failed)
+                vit_read(w, t, 0, d, w->norms + ((size_t)j * 2 + (size_t)i) * d);
+        }
+}
+
+static void walk_attention(vit_walk *w, int layer, vit_block *b)
+{
+    const vit_config *c = w->cfg;
+    qkv_tensors qkv[BRANCHES];
+    vit_part proj[BRANCHES];
+    int head = c->width / c->heads;
+    names n = names_of(c, layer, 0);
+    if (c->branches > 1)
+        read_branch_norms(w, layer, "attns");
+    for (int j = 0; j < c->branches; j++) {
+        n = names_of(c, layer, j);
+        qkv[j] = find_qkv(w, n.attn);
+        proj[j] = proj_part(w, layer, j, n.attn);
+    }
+    read_qkv(w, &b->qkv, qkv);
+    vit_read_norm(w, &b->q_norm, c->differential ? head / 2 : head, c->qk_norm, "%s.q_norm",
+                  n.attn);
+    vit_read_norm(w, &b->k_norm, c->differential ? head / 2 : head, c->qk_norm, "%s.k_norm",
+                  n.attn);
+    vit_read_norm(w, &b->attn_norm, c->width, c->attn_norm, "%s.norm", n.attn);
+    if (c->rope != VIT_ROPE_NONE)
+        vit_read_rope(w, layer, b);
+    if (c->rel_pos != VIT_BIAS_NONE)
+        vit_read_bias(w, layer, b);
+    if (c->differential)
+        read_difference(w, layer, b, n.attn);
+    vit_read_columns(w, &b->proj, c->width, proj, c->branches);
+}
+
+/* ---- a block's MLP ---- */
+
+/* Rows of NAME.weight, and of NAME.bias where `bias`. */
+static vit_part rows_of(vit_walk *w, bool bias, uint64_t rows, const char *prefix, const char *name)
+{
+    uint64_t d = (uint64_t)w->cfg->width;
+    vit_part p = {.weight = vit_find(w, VIT_SHAPE(rows, d), "%s.%s.weight", prefix, name),
+                  .count = rows};
+    if (bias)
+        p.bias = vit_find(w, VIT_SHAPE(rows), "%s.%s.bias", prefix, name);
+    return p;
+}
+
+/* The part of the projection in that is the MLP's; its bias is one of its own where queries, keys and
+ * values have none. */
+static vit_part parallel_fc1(vit_walk *w, const char *prefix)
+{
+    const vit_config *c = w->cfg;
+    uint64_t f = (uint64_t)c->hidden, d = (uint64_t)c->width;
+    vit_part p = rows_of(w, c->qkv_bias, f + 3 * d, prefix, "in_proj");
+    if (!c->qkv_bias)
+        p.bias = vit_find(w, VIT_SHAPE(f), "%s.mlp_bias", prefix);
+    p.count = f;
+    return p;
+}
+
+static void walk_fc1(vit_walk *w, vit_block *b, int layer)
+{
+    const vit_config *c = w->cfg;
+    uint64_t f = (uint64_t)c->hidden;
+    vit_part part[BRANCHES];
+    int parts = 0;
+    for (int j = 0; j < c->branches; j++) {
+        names n = names_of(c, layer, j);
+        if (c->block == VIT_BLOCK_PARALLEL) {
+            part[parts++] = parallel_fc1(w, n.mlp);
+        } else if (c->gated_mlp && vit_peek(w, "%s.fc1_g.weight", n.mlp)) {
+            part[parts++] = rows_of(w, c->proj_bias, f, n.mlp, "fc1_g");
+            part[parts++] = rows_of(w, c->proj_bias, f, n.mlp, "fc1_x");
+        } else {
+            part[parts++] = rows_of(w, c->proj_bias, c->gated_mlp ? 2 * f : f, n.mlp, "fc1");
+        }
+        if (c->branches > 1) {
+            part[j].gamma = w->norms + (size_t)j * 2 * (size_t)c->width;
+            part[j].beta = c->rms_norm ? NULL : part[j].gamma + c->width;
+        }
+    }
+    vit_read_rows(w, &b->fc1, c->width, part, parts);
+}
+
+static vit_part fc2_part(vit_walk *w, int layer, int branch, const char *prefix)
+{
+    const vit_config *c = w->cfg;
+    uint64_t d = (uint64_t)c->width, f = (uint64_t)c->hidden;
+    vit_part p = {.count = f, .scale = scale_of(w, layer, branch, 2)};
+    const char *name = c->block == VIT_BLOCK_PARALLEL ? "mlp_out_proj" : "fc2";
+    if (c->block == VIT_BLOCK_PARALLEL && vit_peek(w, "%s.out_proj.weight", prefix)) {
+        p.weight = vit_find(w, VIT_SHAPE(d, d + f), "%s.out_proj.weight", prefix);
+        p.first = d; /* behind the attention's, which has the bias */
+        return p;
+    }
+    p.weight = vit_find(w, VIT_SHAPE(d, f), "%s.%s.weight", prefix, name);
+    if (c->proj_bias)
+        p.bias = vit_find(w, VIT_SHAPE(d), "%s.%s.bias", prefix, name);
+    return p;
+}
+
+static void walk_mlp(vit_walk *w, int layer, vit_block *b)
+{
+    const vit_config *c = w->cfg;
+    vit_part fc2[BRANCHES];
+    names n = names_of(c, layer, 0);
+    if (c->branches > 1)
+        read_branch_norms(w, layer, "ffns");
+    walk_fc1(w, b, layer);
+    vit_read_norm(w, &b->mlp_norm, c->hidden, c->mlp_norm, "%s.norm", n.mlp);
+    for (int j = 0; j < c->branches; j++)
+        fc2[j] = fc2_part(w, layer, j, names_of(c, layer, j).mlp);
+    vit_read_columns(w, &b->fc2, c->width, fc2, c->branches);
+}
+
+/* ---- the walk ---- */
+
+/* Branches have norms of their own; what they share is to centre and to scale. */
+static void shared_norms(vit_walk *w, vit_block *b)
+{
+    size_t d = (size_t)w->cfg->width;
+    vit_norm *norm[] = {&b->norm1, &b->norm2};
+    w->bytes += 4 * d * sizeof(float);
+    for (int i = 0; i < 2 && w->loading && !w->failed; i++) {
+        for (size_t j = 0; j < d; j++)
+            w->row[j] = 1, w->bias[j] = 0;
+        norm[i]->gamma = vit_to_device(w, w->row, 1, (int)d, "norm");
+        if (!w->failed && !w->cfg->rms_norm)
+            norm[i]->beta = vit_to_device(w, w->bias, 1, (int)d, "norm");
+    }
+}
+
+static void walk_block(vit_walk *w, int layer, vit_block *b)
+{
+    const vit_config *c = w->cfg;
+    bool parallel = c->block == VIT_BLOCK_PARALLEL, apart = c->branches > 1;
+    if (apart)
+        shared_norms(w, b);
+    vit_read_norm(w, &b->norm1, c->width, !apart && !parallel, "blocks.%d.norm1", layer);
+    vit_read_norm(w, &b->norm2, c->width, !apart,
+                  parallel ? "blocks.%d.in_norm" : "blocks.%d.norm2", layer);
+    walk_attention(w, layer, b);
+    walk_mlp(w, layer, b);
+}
+
+static void linear(vit_walk *w, vt_linear **to, int out, int in, const char *prefix)
+{
+    uint64_t rows = (uint64_t)out, columns = (uint64_t)in;
+    vit_part p = {.count = rows};
+    p.weight = vit_find(w, VIT_SHAPE(rows, columns), "%s.weight", prefix);
+    p.bias = vit_find(w, VIT_SHAPE(rows), "%s.bias", prefix);
+    vit_read_rows(w, to, in, &p, 1);
+}
+
+static void walk_patches(vit_walk *w, vit_model *m)
+{
+    const vit_config *c = w->cfg;
+    uint64_t d = (uint64_t)c->width, channels = (uint64_t)c->channels;
+    uint64_t h = (uint64_t)c->patch_h, width = (uint64_t)c->patch_w;
+    vit_part p = {.count = d};
+    p.weight = vit_find(w, VIT_SHAPE(d, channels, h, width), "patch_embed.proj.weight");
+    if (!c->pre_norm)
+        p.bias = vit_find(w, VIT_SHAPE(d), "patch_embed.proj.bias");
+    vit_read_rows(w, &m->patch, c->channels * c->patch_h * c->patch_w, &p, 1);
+    vit_read_norm(w, &m->patch_norm, c->width, c->patch_norm, "patch_embed.norm");
+}
+
+/* The latent is a parameter, and so its query is one vector for all images. */
+static void read_query(vit_walk *w)
+{
+    uint64_t d = (uint64_t)w->cfg->width;
+    const st_tensor *latent = vit_find(w, VIT_SHAPE(1, 1, d), "attn_pool.latent");
+    const st_tensor *weight = vit_find(w, VIT_SHAPE(d, d), "attn_pool.q.weight");
+    const st_tensor *bias = vit_find(w, VIT_SHAPE(d), "attn_pool.q.bias");
+    w->bytes += d * sizeof(float);
+    if (!w->loading || w->failed || !vit_read(w, latent, 0, d, w->row) ||
+        !vit_read(w, weight, 0, d * d, w->stage) || !vit_read(w, bias, 0, d, w->bias))
+        return;
+    for (uint64_t o = 0; o < d; o++) {
+        double sum = w->bias[o];
+        for (uint64_t i = 0; i < d; i++)
+            sum += (double)w->stage[o * d + i] * w->row[i];
+        w->gamma[o] = (float)sum;
+    }
+    w->m->attn_pool.query = vit_to_device(w, w->gamma, 1, (int)d, "query of attention pooling");
+}
+
+static void walk_attn_pool(vit_walk *w, vit_attn_pool *p)
+{
+    const vit_config *c = w->cfg;
+    read_query(w);
+    linear(w, &p->kv, 2 * c->width, c->width, "attn_pool.kv");
+    linear(w, &p->proj, c->width, c->width, "attn_pool.proj");
+    vit_read_norm(w, &p->norm, c->width, true, "attn_pool.norm");
+    linear(w, &p->fc1, c->pool_hidden, c->width, "attn_pool.mlp.fc1");
+    linear(w, &p->fc2, c->width, c->pool_hidden, "attn_pool.mlp.fc2");
+}
+
+static void walk_head(vit_walk *w, vt_linear **to, const char *name)
+{
+    const vit_config *c = w->cfg;
+    uint64_t classes = (uint64_t)c->classes, d = (uint64_t)c->width;
+    vit_part p = {.count = classes, .factor = c->dist_token ? 0.5 : 0};
+    p.weight = vit_find(w, VIT_SHAPE(classes, d), "%s.weight", name);
+    p.bias = vit_find(w, VIT_SHAPE(classes), "%s.bias", name);
+    vit_read_rows(w, to, c->width, &p, 1);
+}
+
+static void walk_model(vit_walk *w)
+{
+    const vit_config *c = w->cfg;
+    vit_model *m = w->m;
+    int d = c->width;
+    walk_patches(w, m);
     tokens(w);
-    norm(w, &m->norm_pre, d, c->pre_norm, "norm_pre");
-    for (int i = 0; i < c->layers && !w->failed; i++)
+    vit_read_norm(w, &m->norm_pre, d, c->pre_norm, "norm_pre");
+    for (int i = 0; i < c->layers && !w->failed; i++) {
+        vit_block unused = {0};
         walk_block(w, i, m->block ? &m->block[i] : &unused);
-    norm(w, &m->norm, d, c->final_norm && !c->fc_norm, "norm");
-    norm(w, &m->fc_norm, d, c->final_norm && c->fc_norm, "fc_norm");
+    }
+    vit_read_norm(w, &m->norm, d, c->final_norm && !c->fc_norm, "norm");
+    if (c->pool == VT_POOL_MAP)
+        walk_attn_pool(w, &m->attn_pool);
+    vit_read_norm(w, &m->fc_norm, d, c->final_norm && c->fc_norm, "fc_norm");
     if (c->classes)
-        linear(w, &m->head, c->classes, d, head, "head");
+        walk_head(w, &m->head, "head");
     if (c->classes && c->dist_token)
-        linear(w, &m->head_dist, c->classes, d, head, "head_dist");
+        walk_head(w, &m->head_dist, "head_dist");
 }
 
 /* ---- checking ---- */
 
 /* What timm itself drops when it loads a checkpoint; its SigLIP models without attention pooling
  * are cut from checkpoints that have one. */
-static bool dropped_by_timm(const walk *w, const char *name)
+static bool dropped_by_timm(const vit_walk *w, const char *name)
 {
     bool siglip = strstr(w->cfg->architecture, "siglip");
     return strstr(name, "pre_logits") || !strcmp(name, "mask_token") ||
            (siglip && !strncmp(name, "attn_pool.", 10));
 }
 
-static int by_address(const void *a, const void *b)
-{
-    uintptr_t x = (uintptr_t) * (const st_tensor *const *)a,
-              y = (uintptr_t) * (const st_tensor *const *)b;
-    return (x > y) - (x < y);
-}
-
 /* Every tensor of the file was called for, or is one that timm drops. */
-static int none_left_over(walk *w)
+static int none_left_over(vit_walk *w)
 {
-    qsort(w->used, w->used_count, sizeof *w->used, by_address);
     for (size_t i = 0; i < st_count(w->r); i++) {
         const st_tensor *t = st_at(w->r, i);
-        if (dropped_by_timm(w, t->name) ||
-            bsearch(&t, w->used, w->used_count, sizeof *w->used, by_address))
+        if (w->used[i] || dropped_by_timm(w, t->name))
             continue;
         return vt_fail(w->st, VT_INPUT,
                        "%s: tensor \"%.64s\" has no place in %s: its forward pass would be wrong "
@@ -390,7 +556,7 @@ static int none_left_over(walk *w)
 
 /* Wrapped models save "module.patch_embed.proj.weight" and the like: the length of what stands
  * before the name of a tensor that every model has, 0 where nothing does. */
-static int foreign_prefix(const walk *w, const char **name)
+static int foreign_prefix(const vit_walk *w, const char **name)
 {
     static const char known[] = ".patch_embed.proj.weight";
     for (size_t i = 0; i < st_count(w->r) && !st_find(w->r, known + 1); i++) {
@@ -402,7 +568,7 @@ static int foreign_prefix(const walk *w, const char **name)
     return 0;
 }
 
-static int fail_missing(const walk *w)
+static int fail_missing(const vit_walk *w)
 {
     const char *name = "", *more = w->absent > SHOWN ? ", ..." : "";
     int prefix = foreign_prefix(w, &name);
@@ -416,7 +582,7 @@ static int fail_missing(const walk *w)
                    w->missing, more);
 }
 
-static int check(walk *w)
+static int check(vit_walk *w)
 {
     w->used = vt_alloc(st_count(w->r), sizeof *w->used, "tensor list", w->st);
     if (!w->used)
@@ -435,7 +601,9 @@ static int check(walk *w)
 int vit_check(vit_needs *needs, const vit_config *cfg, const st_reader *r, const char *path,
               vt_dtype dtype, vt_status *st)
 {
-    walk w = {.r = r, .path = path, .cfg = cfg, .dtype = dtype, .st = st};
+    vit_model shape;
+    vit_walk w = {.r = r, .path = path, .cfg = cfg, .m = &shape, .dtype = dtype, .st = st};
+    vit_shape(&shape, cfg, NULL);
     if (check(&w))
         return -1;
     *needs = (vit_needs){.parameters = w.parameters, .bytes = w.bytes, .largest = w.largest};
@@ -444,17 +612,25 @@ int vit_check(vit_needs *needs, const vit_config *cfg, const st_reader *r, const
 
 /* ---- loading ---- */
 
-/* Room to read any one tensor, and the per-row vectors that go with a matrix. */
-static int stages(walk *w)
+static int longest(int a, int b)
+{
+    return a > b ? a : b;
+}
+
+/* Room to put any one matrix together, and for the vectors that go with its rows or columns. */
+static int stages(vit_walk *w)
 {
     const vit_config *c = w->cfg;
-    size_t out = 3 * (size_t)c->width;
-    out = (size_t)c->hidden > out ? (size_t)c->hidden : out;
-    out = (size_t)c->classes > out ? (size_t)c->classes : out;
+    bool pieces = c->branches > 1 || c->block == VIT_BLOCK_PARALLEL;
+    int side = longest(3 * w->m->attn_width, 2 * w->m->hidden);
+    side = longest(longest(side, c->classes), longest(c->pool_hidden, 2 * c->width));
     w->stage = vt_alloc(w->largest, sizeof *w->stage, "weight staging", w->st);
-    w->bias = vt_alloc(out, sizeof *w->bias, "bias staging", w->st);
-    w->gamma = vt_alloc((size_t)c->width, sizeof *w->gamma, "LayerScale staging", w->st);
-    return w->stage && w->bias && w->gamma ? 0 : -1;
+    w->source = vt_alloc(pieces ? w->largest : 0, sizeof *w->source, "weight staging", w->st);
+    w->bias = vt_alloc((size_t)side, sizeof *w->bias, "bias staging", w->st);
+    w->row = vt_alloc((size_t)side, sizeof *w->row, "bias staging", w->st);
+    w->gamma = vt_alloc((size_t)side, sizeof *w->gamma, "LayerScale staging", w->st);
+    w->norms = vt_alloc(BRANCHES * 2 * (size_t)c->width, sizeof *w->norms, "norms", w->st);
+    return w->stage && w->source && w->bias && w->row && w->gamma && w->norms ? 0 : -1;
 }
 
 void vit_shape(vit_model *m, const vit_config *c, vt_device *dev)
@@ -464,7 +640,12 @@ void vit_shape(vit_model *m, const vit_config *c, vt_device *dev)
     m->grid_w = c->img_w / c->patch_w;
     m->prefix = c->class_token + c->dist_token + c->reg_tokens;
     m->tokens = m->prefix + m->grid_h * m->grid_w;
-    m->head_dim = c->width / c->heads;
+    m->head_copies = c->differential ? 4 : 1;
+    m->heads = c->heads * c->branches * m->head_copies;
+    m->head_dim = c->width / c->heads / (c->differential ? 2 : 1);
+    m->attn_width = m->heads * m->head_dim;
+    m->hidden = c->hidden * c->branches;
+    m->mlp_columns = c->gated_mlp ? 3 * m->hidden : m->hidden; /* both halves, what they make */
     m->outputs = c->classes ? c->classes : c->width;
 }
 
@@ -480,7 +661,8 @@ static int reserve(vt_device *dev, const vit_needs *needs, size_t tensors, vt_st
 int vit_load(vit_model *m, const vit_config *cfg, const st_reader *r, const char *path,
              vt_device *dev, int images, const vit_needs *needs, vt_status *st)
 {
-    walk w = {.r = r, .path = path, .cfg = cfg, .dtype = dev->dtype, .st = st, .dev = dev, .m = m};
+    vit_walk w = {
+        .r = r, .path = path, .cfg = cfg, .m = m, .dtype = dev->dtype, .st = st, .dev = dev};
     vit_shape(m, cfg, dev);
     w.loading = true;
     w.largest = needs->largest;
@@ -491,9 +673,9 @@ int vit_load(vit_model *m, const vit_config *cfg, const st_reader *r, const char
         w.failed = true;
     else
         walk_model(&w);
-    vt_free(w.stage);
-    vt_free(w.bias);
-    vt_free(w.gamma);
+    float *staging[] = {w.stage, w.source, w.bias, w.row, w.gamma, w.norms};
+    for (int i = 0; i < 6; i++)
+        vt_free(staging[i]);
     if (!w.failed && st_unchanged(r, st))
         w.failed = true;
     if (w.failed)
@@ -503,41 +685,51 @@ int vit_load(vit_model *m, const vit_config *cfg, const st_reader *r, const char
 
 /* ---- freeing ---- */
 
-static void free_norm(vt_device *dev, vit_norm *n)
+static void free_vector(vt_device *dev, const void *p)
 {
-    if (n->gamma)
-        dev->ops->free(dev, n->gamma);
-    if (n->beta)
-        dev->ops->free(dev, n->beta);
+    if (p)
+        dev->ops->free(dev, (void *)(uintptr_t)p);
+}
+
+static void free_norm(vt_device *dev, const vit_norm *n)
+{
+    free_vector(dev, n->gamma);
+    free_vector(dev, n->beta);
+}
+
+static void free_linear(vt_device *dev, vt_linear *l)
+{
+    if (l)
+        dev->ops->linear_free(dev, l);
 }
 
 static void free_block(vt_device *dev, vit_block *b)
 {
     vt_linear *linears[] = {b->qkv, b->proj, b->fc1, b->fc2};
-    vit_norm *norms[] = {&b->norm1, &b->norm2, &b->q_norm, &b->k_norm};
-    for (int i = 0; i < 4; i++) {
-        if (linears[i])
-            dev->ops->linear_free(dev, linears[i]);
+    const vit_norm *norms[] = {&b->norm1,     &b->norm2,     &b->q_norm,  &b->k_norm,
+                               &b->head_norm, &b->attn_norm, &b->mlp_norm};
+    for (int i = 0; i < 4; i++)
+        free_linear(dev, linears[i]);
+    for (int i = 0; i < 7; i++)
         free_norm(dev, norms[i]);
-    }
+    free_vector(dev, b->bias.table);
 }
 
 void vit_free(vit_model *m)
 {
     vt_device *dev = m->dev;
-    vt_linear *linears[] = {m->patch, m->head, m->head_dist};
-    vit_norm *norms[] = {&m->norm_pre, &m->norm, &m->fc_norm};
-    for (int i = 0; i < 3; i++) {
-        if (linears[i])
-            dev->ops->linear_free(dev, linears[i]);
+    vit_attn_pool *p = &m->attn_pool;
+    vt_linear *linears[] = {m->patch, m->head, m->head_dist, p->kv, p->proj, p->fc1, p->fc2};
+    const vit_norm *norms[] = {&m->patch_norm, &m->norm_pre, &m->norm, &m->fc_norm, &p->norm};
+    const float *vectors[] = {m->prefix_tokens, m->pos, p->query, m->rope, m->bias_places};
+    for (int i = 0; i < 7; i++)
+        free_linear(dev, linears[i]);
+    for (int i = 0; i < 5; i++) {
         free_norm(dev, norms[i]);
+        free_vector(dev, vectors[i]);
     }
     for (int i = 0; m->block && i < m->cfg.layers; i++)
         free_block(dev, &m->block[i]);
     vt_free(m->block);
-    if (m->prefix_tokens)
-        dev->ops->free(dev, m->prefix_tokens);
-    if (m->pos)
-        dev->ops->free(dev, m->pos);
     *m = (vit_model){0};
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes a timm VisionTransformer as one .safetensors file that vitrun runs without any other file.
+"""Writes a timm ViT (VisionTransformer, Eva, Beit and kin) as one .safetensors file that vitrun runs without any other file.
 
     export_timm.py vit_base_patch16_224 --pretrained -o vit_base.safetensors
     export_timm.py vit_small_patch16_224 --checkpoint mine.pth --classes 10 -o mine.safetensors
@@ -26,83 +26,149 @@ def kind(module):
     return type(module).__name__
 
 
-def norm_eps(module, what):
-    """eps of a LayerNorm with weight and bias, None for no norm; anything else is refused."""
+def is_absent(module):
     import torch
-    if isinstance(module, torch.nn.Identity):
+    return module is None or isinstance(module, torch.nn.Identity)
+
+
+def norm_kind(module, what):
+    """(word for norm_layer, eps) of a norm; None for no norm; anything else is refused."""
+    import torch
+    if is_absent(module):
         return None
-    if 'Rms' in kind(module) or 'RMS' in kind(module):
-        raise Unsupported('RMSNorm')
+    if kind(module) == 'RmsNorm' and module.weight is not None:
+        return 'rmsnorm', module.eps
     if not isinstance(module, torch.nn.LayerNorm) or '2d' in kind(module):
         raise Unsupported(f'{what}: {kind(module)}')
     if module.weight is None or module.bias is None:
         raise Unsupported(f'{what}: LayerNorm without weight or bias')
-    return module.eps
+    return 'layernorm', module.eps
 
 
 def activation(module):
     name = kind(module)
     if name == 'GELU':
         return 'gelu_tanh' if getattr(module, 'approximate', 'none') == 'tanh' else 'gelu'
-    known = {'GELUTanh': 'gelu_tanh', 'QuickGELU': 'quick_gelu'}
+    known = {'GELUTanh': 'gelu_tanh', 'QuickGELU': 'quick_gelu', 'SiLU': 'silu'}
     if name not in known:
         raise Unsupported(f'activation {name}')
     return known[name]
 
 
 def single(values, what):
-    """The one value that all blocks share."""
-    found = set(values)
+    """The one value that all of them share."""
+    found = {value if isinstance(value, (str, int, float, bool, type(None))) else str(value): value
+             for value in values}
     if len(found) != 1:
-        raise Unsupported(f'{what} differs between blocks: {sorted(map(str, found))}')
-    return found.pop()
+        raise Unsupported(f'{what} differs within the model: {sorted(map(str, found))}')
+    return next(iter(found.values()))
+
+
+def has_bias(linear):
+    return linear.bias is not None
+
+
+def describe_attention(attn, norms):
+    """The switches of an attention, whichever of timm's classes it is. Adds its norms to `norms`."""
+    known = ('Attention', 'AttentionRope', 'EvaAttention', 'RelPosAttention', 'DiffAttention',
+             'ParallelScalingBlock', 'DiffParallelScalingBlock')
+    if kind(attn) not in known:
+        raise Unsupported(f'attention {kind(attn)}')
+    if getattr(attn, 'gate', None) is not None:
+        raise Unsupported('gated attention')
+    differential = kind(attn).startswith('Diff')
+    if differential and attn.dual_lambda:
+        raise Unsupported('differential attention with two scalars')
+    projection = next(p for p in (getattr(attn, name, None) for name in
+                                  ('in_proj', 'qkv', 'q_proj')) if p is not None)
+    width = projection.in_features
+    single_head = getattr(attn, 'head_dim', width // attn.num_heads)
+    head = single_head * (2 if differential else 1)
+    if attn.num_heads * head != width:
+        raise Unsupported(f'{attn.num_heads} heads of {head} in a width of {width}')
+    if abs(attn.scale * single_head ** 0.5 - 1) > 1e-9:
+        raise Unsupported(f'attention scale {attn.scale}')
+    q_norm = norm_kind(getattr(attn, 'q_norm', None), 'q_norm')
+    norms += [q_norm, norm_kind(getattr(attn, 'k_norm', None), 'k_norm')]
+    inner = norm_kind(getattr(attn, 'norm', None), 'attn.norm')
+    norms.append(inner)
+    out = next(p for p in (getattr(attn, name, None) for name in
+                           ('proj', 'attn_out_proj', 'out_proj')) if p is not None)
+    bias = has_bias(projection) or getattr(attn, 'q_bias', None) is not None
+    return dict(embed_dim=width, num_heads=attn.num_heads, qkv_bias=bias,
+                qk_norm=q_norm is not None, scale_attn_norm=inner is not None,
+                attn_layer='diff' if differential else 'attn'), has_bias(out)
+
+
+def describe_mlp(mlp, norms):
+    """The switches of an MLP, with its hidden width (of each half, where it is gated)."""
+    if kind(mlp) not in ('Mlp', 'SwiGLU', 'GluMlp'):
+        raise Unsupported(f'MLP {kind(mlp)}')
+    gated = kind(mlp) != 'Mlp'
+    if gated and (activation(mlp.act) != 'silu' or getattr(mlp, 'gate_last', False)):
+        raise Unsupported(f'MLP {kind(mlp)} with activation {activation(mlp.act)}')
+    if not gated and activation(mlp.act) == 'silu':
+        raise Unsupported('activation SiLU')
+    first = [mlp.fc1_g, mlp.fc1_x] if kind(mlp) == 'SwiGLU' else [mlp.fc1]
+    inner = norm_kind(getattr(mlp, 'norm', None), 'mlp.norm')
+    norms.append(inner)
+    return dict(hidden=mlp.fc2.in_features, swiglu_mlp=gated, act=activation(mlp.act),
+                scale_mlp_norm=inner is not None), {has_bias(p) for p in (*first, mlp.fc2)}
+
+
+def describe_parallel(block):
+    """timm's parallel blocks: attention and MLP share a projection in."""
+    norms = [norm_kind(block.in_norm, 'in_norm')]
+    attn, bias = describe_attention(block, norms)
+    act = activation(block.mlp_act)
+    if act == 'silu':
+        raise Unsupported('activation SiLU')
+    return dict(attn, hidden=block.in_split[0], swiglu_mlp=False, act=act, scale_mlp_norm=False,
+                proj_bias=bias, layer_scale=not is_absent(block.ls), attn_only_layer_scale=False,
+                block_fn='ParallelScalingBlock'), norms
+
+
+def describe_branches(block):
+    """timm's blocks of things side by side: two attentions, two MLPs."""
+    norms, found = [], []
+    if (len(block.attns), len(block.ffns)) != (2, 2):
+        raise Unsupported(f'{len(block.attns)} attentions and {len(block.ffns)} MLPs side by side')
+    for a, f in zip(block.attns, block.ffns):
+        own = [norm_kind(a.norm, 'norm'), norm_kind(f.norm, 'norm')]
+        attn, out_bias = describe_attention(a.attn, own)
+        mlp, biases = describe_mlp(f.mlp, own)
+        scales = {not is_absent(a.ls), not is_absent(f.ls)}
+        found.append(dict(attn, **mlp, proj_bias=single(biases | {out_bias}, 'bias'),
+                          layer_scale=single(scales, 'layer scale'), attn_only_layer_scale=False,
+                          block_fn='ParallelThingsBlock'))
+        norms += own
+    args = {key: single((f[key] for f in found), key) for key in found[0]}
+    if args['qk_norm'] or args['scale_attn_norm'] or args['scale_mlp_norm'] or args['swiglu_mlp']:
+        raise Unsupported('norms or gates inside things side by side')
+    return args, norms
 
 
 def describe_block(block):
-    """The switches of one block as a dict of model_args; refuses what is not timm's Block."""
-    import torch
-    block_kinds = {
-        'ResPostBlock': 'norm after attention and MLP',
-        'ParallelScalingBlock': 'parallel attention and MLP',
-        'DiffParallelScalingBlock': 'differential attention',
-        'ParallelThingsBlock': 'parallel blocks',
-    }
-    if kind(block) != 'Block':
-        raise Unsupported(block_kinds.get(kind(block), f'block {kind(block)}'))
-    attn, mlp = block.attn, block.mlp
-    if kind(attn) != 'Attention':
-        raise Unsupported({'DiffAttention': 'differential attention',
-                           'AttentionRope': 'rotary position embedding'}
-                          .get(kind(attn), f'attention {kind(attn)}'))
-    if kind(mlp) != 'Mlp':
-        raise Unsupported({'SwiGLU': 'SwiGLU', 'SwiGLUPacked': 'SwiGLU', 'GluMlp': 'SwiGLU'}
-                          .get(kind(mlp), f'MLP {kind(mlp)}'))
-    if norm_eps(getattr(attn, 'norm', torch.nn.Identity()), 'attn.norm') is not None:
-        raise Unsupported('norm on the attention output (attn.norm)')
-    if norm_eps(mlp.norm, 'mlp.norm') is not None:
-        raise Unsupported('norm inside the MLP (mlp.norm)')
-    if getattr(attn, 'gate', None) is not None:
-        raise Unsupported('gated attention')
-    width = attn.qkv.in_features
-    if attn.num_heads * attn.head_dim != width or attn.qkv.out_features != 3 * width:
-        raise Unsupported(f'{attn.num_heads} heads of {attn.head_dim} in a width of {width}')
-    if abs(attn.scale * attn.head_dim ** 0.5 - 1) > 1e-9:
-        raise Unsupported(f'attention scale {attn.scale}')
-    eps = {e for e in (norm_eps(block.norm1, 'norm1'), norm_eps(block.norm2, 'norm2'),
-                       norm_eps(attn.q_norm, 'q_norm'), norm_eps(attn.k_norm, 'k_norm'))
-           if e is not None}
-    if len(eps) != 1:
-        raise Unsupported(f'norms of different eps in a block: {sorted(eps)}')
-    q_norm = norm_eps(attn.q_norm, 'q_norm') is not None
-    biases = {attn.proj.bias is not None, mlp.fc1.bias is not None, mlp.fc2.bias is not None}
-    if len(biases) != 1:
-        raise Unsupported('proj, fc1 and fc2 must all have a bias, or none of them')
-    scales = [kind(block.ls1), kind(block.ls2)]
-    if scales not in (['Identity'] * 2, ['LayerScale'] * 2):
-        raise Unsupported(f'layer scale {scales}')
-    return dict(embed_dim=width, num_heads=attn.num_heads, hidden=mlp.fc1.out_features,
-                qkv_bias=attn.qkv.bias is not None, proj_bias=biases.pop(), qk_norm=q_norm,
-                layer_scale=scales[0] == 'LayerScale', norm_eps=eps.pop(), act=activation(mlp.act))
+    """The switches of one block as a dict of model_args, and its norms; refuses what has none."""
+    kinds = {'Block': 'Block', 'EvaBlock': 'Block', 'RelPosBlock': 'Block',
+             'ResPostBlock': 'ResPostBlock', 'ResPostRelPosBlock': 'ResPostBlock',
+             'EvaBlockPostNorm': 'ResPostBlock'}
+    if kind(block) in ('ParallelScalingBlock', 'DiffParallelScalingBlock'):
+        return describe_parallel(block)
+    if kind(block) == 'ParallelThingsBlock':
+        return describe_branches(block)
+    if kind(block) not in kinds:
+        raise Unsupported(f'block {kind(block)}')
+    norms = [norm_kind(block.norm1, 'norm1'), norm_kind(block.norm2, 'norm2')]
+    attn, out_bias = describe_attention(block.attn, norms)
+    mlp, biases = describe_mlp(block.mlp, norms)
+    scales = [not is_absent(getattr(block, ls, None)) or getattr(block, gamma, None) is not None
+              for ls, gamma in (('ls1', 'gamma_1'), ('ls2', 'gamma_2'))]
+    if scales == [False, True]:
+        raise Unsupported('layer scale of the MLP only')
+    return dict(attn, **mlp, proj_bias=single(biases | {out_bias}, 'bias of proj, fc1, fc2'),
+                layer_scale=scales[0], attn_only_layer_scale=scales == [True, False],
+                block_fn=kinds[kind(block)]), norms
 
 
 def mlp_ratio(width, hidden):
@@ -114,111 +180,119 @@ def mlp_ratio(width, hidden):
 
 
 def check_class(model):
-    """Refuses what is not timm's VisionTransformer by the name of the part that differs."""
+    """Refuses what is no plain ViT by the name of the part that differs."""
     others = {
-        'Eva': 'the EVA block',
-        'Beit': 'relative position bias (BEiT)',
-        'VisionTransformerRelPos': 'relative position bias',
         'VisionTransformerSAM': 'windowed attention (SAM)',
         'NaFlexVit': 'variable-size sequences (NaFlexViT)',
     }
     name = kind(model)
-    if name == 'Eva':
-        if getattr(model, 'rope', None) is not None:
-            raise Unsupported('rotary position embedding')
-        raise Unsupported(others[name])
-    if name not in ('VisionTransformer', 'VisionTransformerDistilled'):
+    if name not in ('VisionTransformer', 'VisionTransformerDistilled', 'Eva', 'Beit',
+                    'VisionTransformerRelPos'):
         raise Unsupported(others.get(name, f'model class {name}'))
-    if model.attn_pool is not None:
-        raise Unsupported('attention pooling')
-    if model.global_pool not in ('token', 'avg', 'max', 'avgmax'):
+    if model.global_pool not in ('token', 'avg', 'max', 'avgmax', 'map'):
         raise Unsupported(f'global_pool {model.global_pool!r}')
     if kind(model.patch_embed) != 'PatchEmbed':
         raise Unsupported('a convolutional stem (hybrid)')
-    if norm_eps(model.patch_embed.norm, 'patch_embed.norm') is not None:
-        raise Unsupported('norm after the patch embedding (patch_embed.norm)')
+
+
+def describe_rope(model):
+    """The rotary position embedding as model_args."""
+    rope = getattr(model, 'rope', None)
+    if rope is None:
+        return dict(rope_type='none')
+    words = {'RotaryEmbeddingCat': 'cat', 'RotaryEmbeddingMixed': 'mixed',
+             'RotaryEmbeddingDinoV3': 'dinov3'}
+    if kind(rope) not in words:
+        raise Unsupported(f'rotary position embedding {kind(rope)}')
+    args = dict(rope_type=words[kind(rope)], rope_grid_indexing=rope.grid_indexing)
+    if args['rope_type'] == 'mixed':
+        return args
+    if args['rope_type'] == 'cat' and (rope.in_pixels or rope.grid_type != 'index'):
+        raise Unsupported('rotary position embedding in pixels')
+    if args['rope_type'] == 'dinov3' and (rope.grid_offset or rope.min_period or
+                                          rope.normalize_coords != 'separate'):
+        raise Unsupported('rotary position embedding of another normalisation')
+    reference = getattr(rope, 'ref_feat_shape', None)
+    args.update(rope_temperature=rope.temperature, rope_rotate_half=rope.rotate_half)
+    if rope.grid_offset:
+        args['rope_grid_offset'] = rope.grid_offset
+    if reference is not None:
+        args['ref_feat_shape'] = list(reference)
+    return args
+
+
+def describe_relative(model):
+    """The relative position bias as model_args."""
+    names = {getattr(model, 'shared_rel_pos', None), getattr(model, 'rel_pos_bias', None)}
+    for block in model.blocks:
+        attn = getattr(block, 'attn', None)
+        names.add(getattr(attn, 'rel_pos', None))
+        if getattr(attn, 'relative_position_bias_table', None) is not None:
+            return dict(rel_pos_type='bias')
+    kinds = {kind(module) for module in names if module is not None}
+    if not kinds:
+        return dict(rel_pos_type='none')
+    if single(kinds, 'relative position bias') == 'RelPosMlp':
+        module = next(module for module in names if module is not None)
+        if any(module.pretrained_window_size):
+            raise Unsupported('relative position bias of another window')
+        return dict(rel_pos_type='mlp-swin' if module.mode == 'swin' else 'mlp')
+    return dict(rel_pos_type='bias')
+
+
+def describe_pool(model, norms):
+    """Attention pooling as model_args."""
+    pool = getattr(model, 'attn_pool', None)
+    if pool is None:
+        return {}
+    if kind(pool) != 'AttentionPoolLatent' or pool.latent_len != 1 or pool.pool != 'token':
+        raise Unsupported(f'attention pooling {kind(pool)}')
+    if not is_absent(pool.q_norm) or pool.pos_embed is not None or is_absent(pool.q) \
+            or pool.q.bias is None or pool.mlp is None:
+        raise Unsupported('attention pooling with parts of its own')
+    norms.append(norm_kind(pool.norm, 'attn_pool.norm'))
+    return dict(attn_pool_num_heads=pool.num_heads,
+                attn_pool_mlp_ratio=mlp_ratio(model.embed_dim, pool.mlp.fc1.out_features))
 
 
 def describe(model):
-    """Every switch of the forward pass as model_args (timm's constructor names, plus norm_eps, act
-    and distilled). Raises Unsupported."""
+    """Every switch of the forward pass as model_args (the names of timm's constructors where they have
+    one, plus norm_eps, act, distilled). Raises Unsupported."""
     check_class(model)
-    blocks = [describe_block(b) for b in model.blocks]
-    if not blocks:
+    found = [describe_block(b) for b in model.blocks]
+    if not found:
         raise Unsupported('a model without blocks')
-    args = {key: single((b[key] for b in blocks), key) for key in blocks[0]}
-    norms = {what: norm_eps(getattr(model, what), what) for what in ('norm_pre', 'norm', 'fc_norm')}
-    for what, eps in norms.items():
-        if eps not in (None, args['norm_eps']):
-            raise Unsupported(f'{what}: eps {eps}, the blocks have {args["norm_eps"]}')
+    args = {key: single((b[key] for b, _ in found), key) for key in found[0][0]}
+    own = {what: norm_kind(getattr(model, what, None), what)
+           for what in ('norm_pre', 'norm', 'fc_norm')}
+    own['embed'] = norm_kind(model.patch_embed.norm, 'patch_embed.norm')
+    norms = [*own.values(), *(norm for _, norms in found for norm in norms)]
+    pool = describe_pool(model, norms)
+    norm_layer, norm_eps = single((norm for norm in norms if norm is not None), 'norm')
+    if pool and args['act'] != activation(model.attn_pool.mlp.act):
+        raise Unsupported('attention pooling of another activation')
     embed = model.patch_embed
-    distilled = kind(model) == 'VisionTransformerDistilled'
     hidden = args.pop('hidden')
+    position = getattr(model, 'pos_embed', None)
+    registers = getattr(model, 'reg_token', None)
+    # what Eva pools by attention is all tokens
+    include = getattr(model, 'pool_include_prefix', kind(model) == 'Eva' and bool(pool))
     return dict(
         img_size=list(embed.img_size), patch_size=list(embed.patch_size),
         in_chans=embed.proj.in_channels, num_classes=model.num_classes,
-        global_pool=model.global_pool, embed_dim=args.pop('embed_dim'), depth=len(blocks),
+        global_pool=model.global_pool, embed_dim=args.pop('embed_dim'), depth=len(model.blocks),
         num_heads=args.pop('num_heads'), mlp_ratio=mlp_ratio(model.embed_dim, hidden),
-        qkv_bias=args.pop('qkv_bias'), qk_norm=args.pop('qk_norm'), proj_bias=args.pop('proj_bias'),
         init_values=1.0 if args.pop('layer_scale') else None,
-        class_token=model.cls_token is not None, distilled=distilled,
-        no_embed_class=model.no_embed_class,
-        reg_tokens=0 if model.reg_token is None else model.reg_token.shape[1],
-        pos_embed='none' if model.pos_embed is None else 'learn',
-        pre_norm=norms['norm_pre'] is not None,
-        final_norm=norms['norm'] is not None or norms['fc_norm'] is not None,
-        fc_norm=norms['fc_norm'] is not None, pool_include_prefix=model.pool_include_prefix,
-        norm_eps=args.pop('norm_eps'), act=args.pop('act'))
-
-
-def tensor_shapes(a):
-    """{name: shape} of the state_dict that model_args `a` describe, by timm's names."""
-    width, hidden = a['embed_dim'], int(a['embed_dim'] * a['mlp_ratio'])
-    (img_h, img_w), (patch_h, patch_w) = a['img_size'], a['patch_size']
-    prefix = a['class_token'] + a['distilled'] + a['reg_tokens']
-    positions = (img_h // patch_h) * (img_w // patch_w) + (0 if a['no_embed_class'] else prefix)
-    shapes = {}
-
-    def norm(name, present=True, size=width):
-        if present:
-            shapes[name + '.weight'] = shapes[name + '.bias'] = (size,)
-
-    def linear(name, rows, cols, bias=True):
-        shapes[name + '.weight'] = (rows, cols)
-        if bias:
-            shapes[name + '.bias'] = (rows,)
-
-    if a['class_token']:
-        shapes['cls_token'] = (1, 1, width)
-    if a['reg_tokens']:
-        shapes['reg_token'] = (1, a['reg_tokens'], width)
-    if a['pos_embed'] == 'learn':
-        shapes['pos_embed'] = (1, positions, width)
-    if a['distilled']:
-        shapes['dist_token'] = (1, 1, width)
-    shapes['patch_embed.proj.weight'] = (width, a['in_chans'], patch_h, patch_w)
-    if not a['pre_norm']:
-        shapes['patch_embed.proj.bias'] = (width,)
-    norm('norm_pre', a['pre_norm'])
-    for i in range(a['depth']):
-        b = f'blocks.{i}.'
-        norm(b + 'norm1')
-        linear(b + 'attn.qkv', 3 * width, width, a['qkv_bias'])
-        norm(b + 'attn.q_norm', a['qk_norm'], width // a['num_heads'])
-        norm(b + 'attn.k_norm', a['qk_norm'], width // a['num_heads'])
-        linear(b + 'attn.proj', width, width, a['proj_bias'])
-        norm(b + 'norm2')
-        linear(b + 'mlp.fc1', hidden, width, a['proj_bias'])
-        linear(b + 'mlp.fc2', width, hidden, a['proj_bias'])
-        if a['init_values'] is not None:
-            shapes[b + 'ls1.gamma'] = shapes[b + 'ls2.gamma'] = (width,)
-    norm('norm', a['final_norm'] and not a['fc_norm'])
-    norm('fc_norm', a['final_norm'] and a['fc_norm'])
-    if a['num_classes']:
-        linear('head', a['num_classes'], width)
-        if a['distilled']:
-            linear('head_dist', a['num_classes'], width)
-    return shapes
+        class_token=model.cls_token is not None,
+        distilled=kind(model) == 'VisionTransformerDistilled',
+        no_embed_class=bool(getattr(model, 'no_embed_class', False)),
+        reg_tokens=0 if registers is None else registers.shape[1],
+        pos_embed='none' if position is None else 'learn',
+        pre_norm=own['norm_pre'] is not None,
+        final_norm=own['norm'] is not None or own['fc_norm'] is not None,
+        fc_norm=own['fc_norm'] is not None, pool_include_prefix=include,
+        embed_norm_layer=norm_layer if own['embed'] else None, norm_layer=norm_layer,
+        norm_eps=norm_eps, **args, **pool, **describe_rope(model), **describe_relative(model))
 
 
 def preprocessing(model, args):
@@ -251,7 +325,7 @@ def config(model, label_names=None):
 
 
 def export(model, path, label_names=None):
-    """Writes `model` (a timm VisionTransformer) to `path`. Raises Unsupported."""
+    """Writes `model` to `path`. Raises Unsupported."""
     import torch
     from safetensors.torch import save_file
     doc = config(model, label_names)
@@ -261,12 +335,6 @@ def export(model, path, label_names=None):
         if value.dtype not in (torch.float32, torch.float16, torch.bfloat16):
             value = value.float()
         tensors[name] = value.clone().contiguous()
-    expected = tensor_shapes(doc['model_args'])
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    if found != expected:
-        odd = sorted(n for n in found.keys() | expected.keys() if found.get(n) != expected.get(n))
-        raise Unsupported(f'tensor {odd[0]}: shape {found.get(odd[0])}, expected '
-                          f'{expected.get(odd[0])}')
     partial = f'{path}.partial'
     try:
         save_file(tensors, partial, metadata={'format': 'pt', 'vitrun.config': json.dumps(doc)})

@@ -17,12 +17,13 @@ import export_timm  # noqa: E402
 
 MODULES = ('vision_transformer', 'deit', 'eva', 'beit', 'vision_transformer_relpos',
            'vision_transformer_sam', 'vision_transformer_hybrid', 'naflexvit')
-POOLS = {'token': 'TOKEN', 'avg': 'AVG', 'max': 'MAX', 'avgmax': 'AVGMAX'}
+POOLS = {'token': 'TOKEN', 'avg': 'AVG', 'max': 'MAX', 'avgmax': 'AVGMAX', 'map': 'MAP'}
 STATS = {  # (mean, std) by the name of their macro in timm_rows.h
     ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)): 'HALF',
     ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)): 'IMAGENET',
     ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)): 'CLIP',
     ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)): 'UNIT',
+    ((0.43, 0.411, 0.296), (0.213, 0.156, 0.143)): 'SATELLITE',
 }
 
 
@@ -32,8 +33,17 @@ def flags(a):
              (a['fc_norm'], 'FC_NORM'), (a['qk_norm'], 'QK_NORM'),
              (a['no_embed_class'], 'PATCH_POS'), (a['pool_include_prefix'], 'POOL_ALL'),
              (a['pos_embed'] == 'none', 'NO_POS'), (not a['final_norm'], 'NO_NORM'),
-             (not a['qkv_bias'], 'NO_QKV_BIAS'), (not a['proj_bias'], 'NO_PROJ_BIAS')]
+             (not a['qkv_bias'], 'NO_QKV_BIAS'), (not a['proj_bias'], 'NO_PROJ_BIAS'),
+             (a['norm_layer'] == 'rmsnorm', 'RMS'), (a['embed_norm_layer'], 'PATCH_NORM'),
+             (a['scale_attn_norm'], 'ATTN_NORM'), (a['scale_mlp_norm'], 'MLP_NORM'),
+             (a['swiglu_mlp'], 'GATED'), (a['attn_only_layer_scale'], 'SCALE_ATTN'),
+             (a['attn_layer'] == 'diff', 'DIFFERENTIAL'),
+             (a['block_fn'] == 'ParallelThingsBlock', 'BRANCHES')]
     return ' | '.join(word for given, word in words if given) or '0'
+
+
+def sides(size):
+    return f'{size[0]}, {size[1]}'
 
 
 def square(size):
@@ -41,13 +51,39 @@ def square(size):
     return size[0]
 
 
+def extras(a):
+    """What follows the flags: fields of vit_config, or timm_rows.h's words for several."""
+    found = [f'.act = {a["act"].upper()}']
+    blocks = {'ResPostBlock': 'POST', 'ParallelScalingBlock': 'PARALLEL'}
+    if a['block_fn'] in blocks:
+        found.append(f'.block = {blocks[a["block_fn"]]}')
+    xy = a.get('rope_grid_indexing', 'ij').upper()
+    if a['rope_type'] == 'cat':
+        reference = square(a.get('ref_feat_shape', (0, 0)))
+        assert not a['rope_rotate_half']
+        found.append(f'ROPE_CAT({a["rope_temperature"]:g}, {reference}, '
+                     f'{a.get("rope_grid_offset", 0):g}, {xy})')
+    elif a['rope_type'] == 'mixed':
+        found.append(f'ROPE_MIXED({xy})')
+    elif a['rope_type'] == 'dinov3':
+        assert a['rope_rotate_half'] and xy == 'IJ'
+        found.append(f'ROPE_DINOV3({a["rope_temperature"]:g})')
+    biases = {'bias': 'BIAS_TABLE', 'mlp': 'BIAS_MLP', 'mlp-swin': 'BIAS_SWIN'}
+    if a['rel_pos_type'] in biases:
+        found.append(f'.rel_pos = {biases[a["rel_pos_type"]]}')
+    if a['global_pool'] == 'map':
+        hidden = int(a['embed_dim'] * a['attn_pool_mlp_ratio'])
+        found.append(f'.pool_heads = {a["attn_pool_num_heads"]}, .pool_hidden = {hidden}')
+    return ', '.join(found)
+
+
 def arch_row(name, tag, a):
     assert a['in_chans'] == 3
     hidden = int(a['embed_dim'] * a['mlp_ratio'])
-    row = (f'VIT("{name}", "{tag}", {square(a["img_size"])}, {square(a["patch_size"])}, '
+    row = (f'VIT("{name}", "{tag}", {sides(a["img_size"])}, {square(a["patch_size"])}, '
            f'{a["embed_dim"]}, {a["depth"]}, {a["num_heads"]}, {hidden}, {a["num_classes"]}, '
-           f'{POOLS[a["global_pool"]]}, {a["act"].upper()}, {a["norm_eps"]:g}, '
-           f'{a["reg_tokens"]}, {flags(a)}),')
+           f'{POOLS[a["global_pool"]]}, {a["norm_eps"]:g}, {a["reg_tokens"]}, {flags(a)}, '
+           f'{extras(a)}),')
     return textwrap.fill(row, 100, initial_indent=' ' * 4, subsequent_indent=' ' * 8,
                          break_on_hyphens=False)
 
@@ -55,7 +91,7 @@ def arch_row(name, tag, a):
 def tag_row(name, tag, cfg):
     stats = STATS[tuple(map(float, cfg.mean)), tuple(map(float, cfg.std))]
     assert cfg.input_size[0] == 3
-    return (f'    TAG("{name}", "{tag}", {square(cfg.input_size[1:])}, '
+    return (f'    TAG("{name}", "{tag}", {sides(cfg.input_size[1:])}, '
             f'{cfg.interpolation.upper()}, {cfg.crop_mode.upper()}, {cfg.crop_pct:g}, {stats}, '
             f'{cfg.num_classes}),')
 
@@ -93,14 +129,14 @@ def write_archs(path):
  */
 #include "weights_tools/timm_rows.h"
 
-/* name, default tag, image, patch, width, layers, heads, hidden, classes, pool, activation, eps,
- * register tokens, flags; or name, default tag, what is missing */
+/* name, default tag, image height and width, patch, width, layers, heads, hidden, classes, pool, eps,
+ * register tokens, flags, other fields; or name, default tag, what is missing */
 const timm_arch timm_archs[] = {{
 ''' + '\n'.join(archs) + '''
 };
 const int timm_arch_count = sizeof timm_archs / sizeof *timm_archs;
 
-/* architecture, tag, image, interpolation, crop mode, crop_pct, mean and std, classes */
+/* architecture, tag, image height and width, interpolation, crop mode, crop_pct, mean and std, classes */
 const timm_tag timm_tags[] = {
 ''' + '\n'.join(tags) + '''
 };

@@ -2,7 +2,7 @@
 """Makes the golden files in tests/golden/models: tiny random models of every family that vitrun
 runs, and what timm computes with them in float64, with and without masks.
 
-    make_golden.py [-o tests/golden/models] [--only NAME]
+    make_golden.py [-o tests/golden/models] [--only NAME ...]
 
 Every parameter is drawn anew (biases, norms, layer scales too), so that no part of the forward pass
 can be left out unnoticed. The form of the files is described in tests/golden/models/README.md.
@@ -11,6 +11,7 @@ Needs torch, timm, numpy, Pillow, safetensors. The same versions on the same kin
 import argparse
 import copy
 import functools
+import inspect
 import json
 import os
 import zlib
@@ -24,6 +25,7 @@ from safetensors.numpy import save_file
 from timm.data import create_transform
 from timm.layers import resample_abs_pos_embed
 from timm.models import VisionTransformer
+from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 
 import timm_masks
 from export_timm import export
@@ -101,6 +103,62 @@ MODELS = {
     'howto': (lambda: plain(img_size=224, patch_size=16, embed_dim=96, depth=8, num_heads=8,
                             mlp_ratio=3.0, qkv_bias=False, norm_layer=LAYER_NORM_1E5), 'F16'),
 }
+
+# Families that differ from the plain ViT inside the block, in attention or in pooling; with few masks.
+SWIN_BIAS = dict(img_size=56, patch_size=8, embed_dim=32, depth=2, num_heads=2, mlp_ratio=2,
+                 num_classes=CLASSES, rel_pos_type='mlp-swin', rel_pos_dim=16, shared_rel_pos=True,
+                 class_token=True, global_pool='token')
+
+
+def relative(**changes):
+    model = VisionTransformerRelPos(**{**SWIN_BIAS, **changes})
+    model.pretrained_cfg = dict(interpolation='bicubic', crop_pct=1.0, crop_mode='center',
+                                mean=(0.45, 0.5, 0.4), std=(0.25, 0.2, 0.22))
+    return model
+
+
+FAMILIES = {
+    'siglip': (lambda: named('vit_base_patch16_siglip_224', embed_dim=24), 'F16'),
+    'siglip_tanh': (lambda: named('vit_so400m_patch16_siglip_256', embed_dim=24, num_classes=0),
+                    'BF16'),
+    'test_vit3': (lambda: named('test_vit3', embed_dim=24), 'F16'),
+    'test_vit4': (lambda: named('test_vit4', embed_dim=24), 'F16'),
+    'dinov2_giant': (lambda: named('vit_giant_patch14_dinov2', embed_dim=24, num_classes=0,
+                                   mlp_ratio=4), 'BF16'),
+    'aimv2': (lambda: named('aimv2_large_patch14_224', num_classes=0), 'F16'),
+    'beit3': (lambda: named('beit3_base_patch16_224', embed_dim=24), 'F32'),
+    'eva_giant': (lambda: named('eva_giant_patch14_224', embed_dim=24), 'F16'),
+    'eva02_tiny': (lambda: named('eva02_tiny_patch14_336', embed_dim=24), 'F16'),
+    'eva02_base': (lambda: named('eva02_base_patch14_448', embed_dim=24), 'F32'),
+    'eva02_clip': (lambda: named('eva02_base_patch16_clip_224', embed_dim=24), 'BF16'),
+    'eva02_enormous': (lambda: named('eva02_enormous_patch14_clip_224', embed_dim=24), 'F16'),
+    'rope_gap': (lambda: named('vit_medium_patch16_rope_reg1_gap_256', embed_dim=24), 'F16'),
+    'rope_axial': (lambda: named('vit_small_patch16_rope_224', embed_dim=24), 'F16'),
+    'rope_mixed': (lambda: named('vit_small_patch16_rope_mixed_ape_224', embed_dim=24), 'F32'),
+    'dinov3': (lambda: named('vit_small_patch16_dinov3', embed_dim=24, num_classes=0), 'F16'),
+    'dinov3_qkvb': (lambda: named('vit_small_plus_patch16_dinov3_qkvb', embed_dim=24,
+                                  num_classes=0), 'BF16'),
+    'pe_core': (lambda: named('vit_pe_core_base_patch16_224', attn_pool_num_heads=4), 'F16'),
+    'pe_spatial': (lambda: named('vit_pe_spatial_tiny_patch16_512', embed_dim=24, num_classes=0),
+                   'F16'),
+    'sapiens2': (lambda: named('vit_base_patch16_sapiens2', num_classes=0, img_size=(64, 48),
+                               num_heads=4, num_kv_heads=[4, 2]), 'F32'),
+    'beit': (lambda: named('beit_base_patch16_224', embed_dim=24), 'F32'),
+    'relpos': (lambda: named('vit_relpos_small_patch16_224', embed_dim=24), 'F16'),
+    'relpos_cls': (lambda: named('vit_relpos_base_patch16_clsgap_224', embed_dim=24), 'F16'),
+    'srelpos': (lambda: named('vit_srelpos_small_patch16_224', embed_dim=24), 'F16'),
+    'relpos_rpn': (lambda: named('vit_relpos_base_patch16_rpn_224', embed_dim=24), 'F32'),
+    'relpos_swin': (relative, 'F32'),
+    'rpn': (lambda: named('vit_base_patch16_rpn_224', embed_dim=24), 'F16'),
+    'xp': (lambda: named('vit_base_patch16_xp_224', embed_dim=24), 'F16'),
+    'pwee': (lambda: named('vit_pwee_patch16_reg1_gap_256', embed_dim=24), 'F16'),
+    'branches': (lambda: named('vit_small_patch16_18x2_224', embed_dim=24), 'F16'),
+    'dwee': (lambda: named('vit_dwee_patch16_reg1_gap_256', embed_dim=24), 'F32'),
+    'dpwee': (lambda: named('vit_dpwee_patch16_reg1_gap_256', embed_dim=24), 'F16'),
+    'tipsv2': (lambda: named('vit_base_patch14_reg1_tipsv2', embed_dim=24, num_classes=0), 'F16'),
+}
+FEW_MASKS = ('axial', 'per_head', 'columns', 'empty_rows')
+MODELS.update(FAMILIES)
 DTYPES = {'F32': torch.float32, 'F16': torch.float16, 'BF16': torch.bfloat16}
 
 # Other image sizes, [height, width]: the position embedding is resampled as timm's loader does.
@@ -114,6 +172,14 @@ SIZES = {
     'so150m': [(64, 64)],
     'flexivit': [(56, 56), (96, 96)],
     'dinov2': [(98, 98)],
+    'eva02_base': [(72, 72)],
+    'rope_axial': [(72, 72)],
+    'rope_mixed': [(40, 40)],
+    'dinov3': [(72, 72)],
+    'pe_core': [(72, 72)],
+    'beit': [(72, 72), (40, 40)],
+    'relpos': [(72, 72)],
+    'sapiens2': [(48, 80)],
 }
 FEATURES = ('vit', 'dinov2_reg4')  # tokens and pooled features are written too
 
@@ -178,11 +244,13 @@ def randomise(model, seed):
         return mean + scale * torch.randn(shape, generator=random)
 
     for name, p in model.named_parameters():
-        if name.endswith('gamma'):
+        if 'gamma' in name:
             value = normal(p.shape, 0.3, 0.8)
         elif 'norm' in name:
             value = normal(p.shape, 0.3, 1.0 if name.endswith('weight') else 0.0)
-        elif p.ndim == 1:
+        elif name == 'rope.freqs':
+            value = normal(p.shape, 0.7)
+        elif p.ndim <= 1:
             value = normal(p.shape, 0.3)
         elif 'token' in name or 'pos_embed' in name:
             value = normal(p.shape, 0.7)
@@ -215,10 +283,12 @@ def transform(cfg, size):
 def resized(model, arch, size):
     """A float64 copy of `model` for images of `size`, as timm's loader would make it."""
     other = copy.deepcopy(model)
-    saved, grid = model.pos_embed, model.patch_embed.grid_size
+    saved, grid = getattr(model, 'pos_embed', None), model.patch_embed.grid_size
     other.set_input_size(img_size=size)
+    if saved is None or 'flexi' not in arch:
+        return other.double()  # it has resized what it has
     prefix = 0 if model.no_embed_class else model.num_prefix_tokens
-    way = dict(interpolation='bilinear', antialias=False) if 'flexi' in arch else {}
+    way = dict(interpolation='bilinear', antialias=False)
     other.pos_embed = torch.nn.Parameter(resample_abs_pos_embed(
         saved, new_size=other.patch_embed.grid_size, old_size=grid, num_prefix_tokens=prefix,
         **way))
@@ -241,8 +311,10 @@ def run(model, pixels, masks, features=False):
 def check(model):
     """The attention in timm_masks is timm's: same results without a mask and with one for all."""
     grid, prefix = model.patch_embed.grid_size, model.num_prefix_tokens
-    pixels = torch.randn(1, model.in_chans, *model.patch_embed.img_size, dtype=torch.float64)
+    pixels = torch.randn(1, model.patch_embed.proj.in_channels, *model.patch_embed.img_size, dtype=torch.float64)
     mask = timm_masks.layer_masks(CONFIGS['axial'], 1, 1, prefix, grid)[0]
+    if 'attn_mask' not in inspect.signature(type(model).forward).parameters:
+        return
     for one in (None, mask):
         with timm_masks.masked(model, [one] * len(model.blocks)):
             ours = model(pixels)
@@ -264,15 +336,17 @@ def make(name, folder, image):
     model = build().eval()
     randomise(model, zlib.crc32(name.encode()))
     path = os.path.join(folder, name + '.safetensors')
-    model.to(DTYPES[dtype])
+    for p in model.parameters():  # and nothing that is not saved
+        p.data = p.data.to(DTYPES[dtype])
     export(model, path)
     sort_header(path)
     os.chmod(path, 0o644)
     model.float()
     with safe_open(path, 'pt') as file:
         config = json.loads(file.metadata()['vitrun.config'])
-    depth, heads = len(model.blocks), model.blocks[0].attn.num_heads
-    picture = image.convert('L' if model.in_chans == 1 else 'RGB')
+    attns = timm_masks.attentions(model.blocks[0])
+    depth, heads = len(model.blocks), len(attns) * attns[0].num_heads
+    picture = image.convert('L' if model.patch_embed.proj.in_channels == 1 else 'RGB')
     cases = []
 
     double = copy.deepcopy(model).double()
@@ -294,7 +368,7 @@ def make(name, folder, image):
                           **run(m, pixels, masks, features)))
 
     case(None, None, name in FEATURES)
-    for masks_name in CONFIGS:
+    for masks_name in FEW_MASKS if name in FAMILIES else CONFIGS:
         if masks_name != 'per_head' or heads > 1:
             case(masks_name, None)
     if name == FILES_FOR:
@@ -332,7 +406,7 @@ def write_masks(folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('-o', '--output', default='tests/golden/models', metavar='DIR')
-    parser.add_argument('--only', metavar='NAME', choices=sorted(MODELS))
+    parser.add_argument('--only', metavar='NAME', choices=sorted(MODELS), nargs='+')
     args = parser.parse_args()
     torch.set_num_threads(1)  # sums in one order: the same digits every time
     os.makedirs(args.output, exist_ok=True)
@@ -340,7 +414,7 @@ def main():
     photo(96, 80).save(image_path)
     write_masks(os.path.join(args.output, 'masks'))
     total = 0
-    for name in [args.only] if args.only else MODELS:
+    for name in args.only or MODELS:
         size = make(name, args.output, Image.open(image_path))
         total += size
         print(f'{name:16} {size:8} bytes', flush=True)

@@ -13,9 +13,29 @@
 #include "weights_tools/whole_file.h"
 
 typedef enum { /* every type of the format; only F32, F16, BF16 (and BOOL, U8 for masks) are read */
-    ST_BOOL, ST_F4, ST_F6_E2M3, ST_F6_E3M2, ST_U8, ST_I8, ST_F8_E5M2, ST_F8_E4M3, ST_F8_E8M0,
-    ST_F8_E4M3FNUZ, ST_F8_E5M2FNUZ, ST_I16, ST_U16, ST_F16, ST_BF16, ST_I32, ST_U32, ST_F32,
-    ST_C64, ST_F64, ST_I64, ST_U64, ST_DTYPES
+               ST_BOOL,
+               ST_F4,
+               ST_F6_E2M3,
+               ST_F6_E3M2,
+               ST_U8,
+               ST_I8,
+               ST_F8_E5M2,
+               ST_F8_E4M3,
+               ST_F8_E8M0,
+               ST_F8_E4M3FNUZ,
+               ST_F8_E5M2FNUZ,
+               ST_I16,
+               ST_U16,
+               ST_F16,
+               ST_BF16,
+               ST_I32,
+               ST_U32,
+               ST_F32,
+               ST_C64,
+               ST_F64,
+               ST_I64,
+               ST_U64,
+               ST_DTYPES
 } st_dtype;
 
 enum { ST_MAX_RANK = 8 };
@@ -26,10 +46,10 @@ typedef struct {
     st_dtype dtype;
     int rank;
     uint64_t shape[ST_MAX_RANK];
-    uint64_t count;  /* elements */
-    uint64_t begin;  /* byte offset in its file */
+    uint64_t count; /* elements */
+    uint64_t begin; /* byte offset in its file */
     uint64_t bytes;
-    int file;        /* index of its file among st_file()s */
+    int file; /* index of its file among st_file()s */
 } st_tensor;
 
 typedef struct st_reader st_reader;
@@ -41,10 +61,10 @@ st_reader *st_open(const char *path, vt_status *st);
 void st_close(st_reader *r); /* NULL is fine */
 
 size_t st_count(const st_reader *r);
-const st_tensor *st_at(const st_reader *r, size_t i);               /* by file, then offset */
-const st_tensor *st_find(const st_reader *r, const char *name);     /* O(log n); NULL: absent */
-const char *st_file(const st_reader *r, int file);                  /* its path, for messages */
-const char *st_metadata(const st_reader *r, const char *key);       /* of the (first) file, or NULL */
+const st_tensor *st_at(const st_reader *r, size_t i);           /* by file, then offset */
+const st_tensor *st_find(const st_reader *r, const char *name); /* O(log n); NULL: absent */
+const char *st_file(const st_reader *r, int file);              /* its path, for messages */
+const char *st_metadata(const st_reader *r, const char *key);   /* of the (first) file, or NULL */
 const char *st_dtype_name(st_dtype t);
 
 /* Elements [first, first + count) as fp32 (F32, F16, BF16, F64; BOOL and U8 too). A non-finite

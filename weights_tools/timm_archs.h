@@ -7,7 +7,7 @@
 
 typedef struct timm_arch {
     const char *name;
-    vit_config vit;         /* with the default tag's image size; classes of the default tag */
+    vit_config vit;          /* with the default tag's image size; classes of the default tag */
     const char *unsupported; /* NULL, or the switch that vitrun lacks: "attention pooling", ... */
     const char *default_tag;
 } timm_arch;

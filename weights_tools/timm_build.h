@@ -39,6 +39,17 @@ typedef enum {
     FACT_POOL_INCLUDE_PREFIX,
     FACT_ACT,
     FACT_NORM_EPS,
+    FACT_NORM_LAYER,
+    FACT_PATCH_NORM,
+    FACT_ATTN_NORM,
+    FACT_MLP_NORM,
+    FACT_GATED_MLP,
+    FACT_BLOCK,
+    FACT_BRANCHES,
+    FACT_DIFFERENTIAL,
+    FACT_ROPE,
+    FACT_REL_POS,
+    FACT_POOL_HEADS,
     FACT_INTERPOLATION,
     FACT_CROP_MODE,
     FACT_CROP_PCT,
@@ -51,7 +62,9 @@ typedef enum {
 typedef struct {
     vit_config vit;
     vt_preprocess pre;
-    double mlp_ratio;
+    double mlp_ratio, pool_ratio; /* of the MLP; of attention pooling's, 0: the same */
+    int packed_gate;              /* mlp_ratio counts both halves of a gated MLP */
+    int align_hidden;          /* a gated MLP's hidden units are rounded up to a multiple; 0: no */
     int fc_norm;               /* 1, 0, or -1: as the pooling asks for */
     int img_h, img_w;          /* model_args.img_size: what the model was built for; 0: not said */
     int input_h, input_w;      /* pretrained_cfg.input_size; 0: not said */

@@ -38,6 +38,17 @@ static const struct {
     [FACT_POOL_INCLUDE_PREFIX] = {"pool_include_prefix", FLAG, AT(vit.pool_include_prefix)},
     [FACT_ACT] = {"act", OTHER, 0},
     [FACT_NORM_EPS] = {"norm_eps", OTHER, 0},
+    [FACT_NORM_LAYER] = {"norm_layer", OTHER, 0},
+    [FACT_PATCH_NORM] = {"patch_embed.norm", FLAG, AT(vit.patch_norm)},
+    [FACT_ATTN_NORM] = {"attn.norm", FLAG, AT(vit.attn_norm)},
+    [FACT_MLP_NORM] = {"mlp.norm", FLAG, AT(vit.mlp_norm)},
+    [FACT_GATED_MLP] = {"swiglu_mlp", FLAG, AT(vit.gated_mlp)},
+    [FACT_BLOCK] = {"block", OTHER, 0},
+    [FACT_BRANCHES] = {"branches", NUMBER, AT(vit.branches)},
+    [FACT_DIFFERENTIAL] = {"differential", FLAG, AT(vit.differential)},
+    [FACT_ROPE] = {"rope", OTHER, 0},
+    [FACT_REL_POS] = {"rel_pos_bias", OTHER, 0},
+    [FACT_POOL_HEADS] = {"attn_pool_heads", NUMBER, AT(vit.pool_heads)},
     [FACT_INTERPOLATION] = {"interpolation", OTHER, 0},
     [FACT_CROP_MODE] = {"crop_mode", OTHER, 0},
     [FACT_CROP_PCT] = {"crop_pct", OTHER, 0},
@@ -48,16 +59,41 @@ static const struct {
 
 static void word_text(const timm_config *c, fact_id f, char *out, size_t n)
 {
-    static const char *const pools[] = {"token", "avg", "max", "avgmax"};
-    static const char *const acts[] = {"none", "gelu", "gelu_tanh", "quick_gelu"};
+    static const char *const pools[] = {"token", "avg", "max", "avgmax", "map"};
+    static const char *const acts[] = {"silu", "gelu", "gelu_tanh", "quick_gelu"};
     static const char *const crops[] = {"center", "squash", "border"};
-    const char *word = f == FACT_ARCHITECTURE                      ? c->vit.architecture
-                       : f == FACT_GLOBAL_POOL                     ? pools[c->vit.pool]
-                       : f == FACT_ACT                             ? acts[c->vit.act]
-                       : f == FACT_CROP_MODE                       ? crops[c->pre.crop_mode]
-                       : c->pre.interpolation == VT_INTERP_BICUBIC ? "bicubic"
-                                                                   : "bilinear";
+    static const char *const blocks[] = {"pre_norm", "post_norm", "parallel"};
+    static const char *const biases[] = {"none", "table", "mlp", "mlp-swin"};
+    static const char *const interpolations[] = {"bicubic", "bilinear"};
+    const char *word = c->vit.architecture;
+    if (f == FACT_GLOBAL_POOL)
+        word = pools[c->vit.pool];
+    else if (f == FACT_ACT)
+        word = acts[c->vit.act];
+    else if (f == FACT_NORM_LAYER)
+        word = c->vit.rms_norm ? "rmsnorm" : "layernorm";
+    else if (f == FACT_BLOCK)
+        word = blocks[c->vit.block];
+    else if (f == FACT_REL_POS)
+        word = biases[c->vit.rel_pos];
+    else if (f == FACT_CROP_MODE)
+        word = crops[c->pre.crop_mode];
+    else if (f == FACT_INTERPOLATION)
+        word = interpolations[c->pre.interpolation];
     snprintf(out, n, "%.64s", word);
+}
+
+static void rope_text(const vit_config *v, char *out, size_t n)
+{
+    static const char *const kinds[] = {"none", "cat", "mixed", "dinov3"};
+    size_t at = (size_t)snprintf(out, n, "%s", kinds[v->rope]);
+    if (v->rope == VIT_ROPE_AXIAL || v->rope == VIT_ROPE_CENTERED)
+        at += (size_t)snprintf(out + at, n - at, ", temperature %g", v->rope_temperature);
+    if (v->rope_ref_h)
+        at += (size_t)snprintf(out + at, n - at, ", reference %dx%d", v->rope_ref_h, v->rope_ref_w);
+    if (v->rope != VIT_ROPE_NONE)
+        snprintf(out + at, n - at, "%s%s%s", v->rope_offset != 0 ? ", offset" : "",
+                 v->rope_xy ? ", xy" : "", v->rope_half ? ", half" : "");
 }
 
 static void other_text(const timm_config *c, fact_id f, char *out, size_t n)
@@ -70,6 +106,8 @@ static void other_text(const timm_config *c, fact_id f, char *out, size_t n)
     else if (f == FACT_LABELS)
         snprintf(out, n, c->labels ? "%.40s%s" : "none", c->labels ? c->label[0] : "",
                  c->labels > 1 ? ", ..." : "");
+    else if (f == FACT_ROPE)
+        rope_text(&c->vit, out, n);
     else
         word_text(c, f, out, n);
 }

@@ -210,12 +210,14 @@ static vit_config generic_vit(void)
                         .proj_bias = true,
                         .pool = VT_POOL_TOKEN,
                         .act = VT_ACT_GELU,
+                        .branches = 1,
+                        .rope_temperature = 1e4,
                         .norm_eps = 1e-6};
 }
 
 static bool pool_wants_fc_norm(vt_pool pool)
 {
-    return pool != VT_POOL_TOKEN;
+    return pool != VT_POOL_TOKEN && pool != VT_POOL_MAP;
 }
 
 static void start_from(timm_build *b, const timm_arch *arch, const spelled *s)
@@ -228,6 +230,7 @@ static void start_from(timm_build *b, const timm_arch *arch, const spelled *s)
         b->from[f] = VT_FROM_DEFAULT;
     b->pre = preprocess_of(b, arch, s);
     b->mlp_ratio = (double)b->vit.hidden / b->vit.width;
+    b->pool_ratio = (double)b->vit.pool_hidden / b->vit.width;
     /* an architecture whose norm is not where its pooling would put it has said so itself */
     b->fc_norm = b->vit.fc_norm == pool_wants_fc_norm(b->vit.pool) ? -1 : b->vit.fc_norm;
 }
@@ -320,11 +323,34 @@ static void settle_sizes(timm_build *b, const st_reader *r, const timm_options *
     b->pre.width = v->img_w;
 }
 
+static int hidden_units(double width, double ratio)
+{
+    double hidden = width * ratio;
+    return hidden < 1 << 24 ? (int)hidden : 1 << 24;
+}
+
+static void settle_mlp(timm_build *b)
+{
+    vit_config *v = &b->vit;
+    v->hidden = hidden_units(v->width, b->mlp_ratio);
+    if (v->gated_mlp && b->packed_gate)
+        v->hidden /= 2;
+    if (v->gated_mlp && b->align_hidden && v->hidden % b->align_hidden)
+        v->hidden += b->align_hidden - v->hidden % b->align_hidden;
+    if (v->gated_mlp)
+        v->act = VT_ACT_NONE; /* the gate has its own */
+    if (v->pool != VT_POOL_MAP)
+        v->pool_heads = v->pool_hidden = 0;
+    else
+        v->pool_hidden = hidden_units(v->width, b->pool_ratio > 0 ? b->pool_ratio : b->mlp_ratio);
+    if (v->pool == VT_POOL_MAP && !v->pool_heads)
+        v->pool_heads = v->heads;
+}
+
 static void settle(timm_build *b, const st_reader *r, const timm_options *opt)
 {
     vit_config *v = &b->vit;
-    double hidden = v->width * b->mlp_ratio;
-    v->hidden = hidden < 1 << 24 ? (int)hidden : 1 << 24;
+    settle_mlp(b);
     if (b->fc_norm < 0)
         b->from[FACT_FC_NORM] = b->from[FACT_GLOBAL_POOL];
     v->fc_norm = v->final_norm && (b->fc_norm < 0 ? pool_wants_fc_norm(v->pool) : b->fc_norm);
@@ -397,6 +423,40 @@ static int check_heads_told(timm_build *b, const sources *s)
                    s->weights);
 }
 
+/* What the parts of a block can be at the same time. */
+static int check_block(timm_build *b, const sources *s)
+{
+    const vit_config *v = &b->vit;
+    int head = v->width / v->heads;
+    bool positions = v->rope != VIT_ROPE_NONE || v->rel_pos != VIT_BIAS_NONE;
+    bool plain = v->block == VIT_BLOCK_PRE && !v->gated_mlp && !v->attn_norm && !v->mlp_norm;
+    if (v->branches > 1 && (!plain || v->qk_norm || v->differential || positions))
+        return clash(b, s, FACT_BRANCHES, FACT_BLOCK,
+                     "branches side by side have other parts than plain ones", 0, 0);
+    if (v->block == VIT_BLOCK_PARALLEL && (v->gated_mlp || v->attn_norm || v->mlp_norm))
+        return clash(b, s, FACT_BLOCK, FACT_GATED_MLP,
+                     "a parallel block has a gate or a norm inside", 0, 0);
+    if (v->differential && (head % 2 || positions || v->block == VIT_BLOCK_POST))
+        return clash(b, s, FACT_DIFFERENTIAL, FACT_NUM_HEADS,
+                     "differential attention with heads of %d, a rotary or relative position, or "
+                     "norms behind",
+                     head, 0);
+    if (v->rope != VIT_ROPE_NONE && head % 4)
+        return clash(b, s, FACT_ROPE, FACT_NUM_HEADS,
+                     "a rotary position embedding needs heads of a multiple of 4 (they have %d)",
+                     head, 0);
+    if (v->rel_pos != VIT_BIAS_NONE && v->dist_token + v->reg_tokens > 0)
+        return clash(b, s, FACT_REL_POS, FACT_REG_TOKENS,
+                     "a relative position bias knows a class token only (there are %d others)",
+                     v->dist_token + v->reg_tokens, 0);
+    if (!v->gated_mlp && v->act == VT_ACT_NONE)
+        return clash(b, s, FACT_ACT, FACT_GATED_MLP, "activation silu needs a gated MLP", 0, 0);
+    if (v->pool == VT_POOL_MAP && (v->width % v->pool_heads || v->pool_hidden < 1))
+        return clash(b, s, FACT_POOL_HEADS, FACT_EMBED_DIM,
+                     "attention pooling by %d heads of a width of %d", v->pool_heads, v->width);
+    return 0;
+}
+
 static int check(timm_build *b, const sources *s)
 {
     const vit_config *v = &b->vit;
@@ -419,7 +479,7 @@ static int check(timm_build *b, const sources *s)
         return clash(b, s, FACT_DISTILLED, FACT_GLOBAL_POOL,
                      "a distilled model has a class token, pools by token and has no registers", 0,
                      0);
-    return check_sizes(b, s);
+    return check_block(b, s) ? -1 : check_sizes(b, s);
 }
 
 /* ---- class names ---- */

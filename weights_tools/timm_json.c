@@ -190,14 +190,11 @@ static int choose(timm_build *b, const key *k, json_t *v, const choice *c, int *
 
 static int take_pool(timm_build *b, const key *k, json_t *v)
 {
-    static const choice pools[] = {{"token", VT_POOL_TOKEN},
-                                   {"avg", VT_POOL_AVG},
-                                   {"max", VT_POOL_MAX},
-                                   {"avgmax", VT_POOL_AVGMAX},
-                                   {NULL, 0}};
-    const char *word = json_is_string(v) ? json_string_value(v) : "?";
-    if (strcmp(word, "map") == 0 || strcmp(word, "prr") == 0)
-        return timm_bad(b, k->name, "attention pooling (\"%s\") is not supported", word);
+    static const choice pools[] = {{"token", VT_POOL_TOKEN}, {"avg", VT_POOL_AVG},
+                                   {"max", VT_POOL_MAX},     {"avgmax", VT_POOL_AVGMAX},
+                                   {"map", VT_POOL_MAP},     {NULL, 0}};
+    if (json_is_string(v) && strcmp(json_string_value(v), "prr") == 0)
+        return timm_bad(b, k->name, "pooling by self-attention (\"prr\") is not supported");
     int value = 0;
     if (choose(b, k, v, pools, &value))
         return -1;
@@ -256,6 +253,7 @@ static int take_act(timm_build *b, const key *k, json_t *v)
                                   {"gelutanh", VT_ACT_GELU_TANH},
                                   {"quick_gelu", VT_ACT_QUICK_GELU},
                                   {"quickgelu", VT_ACT_QUICK_GELU},
+                                  {"silu", VT_ACT_NONE}, /* the gate's */
                                   {NULL, 0}};
     char word[32] = "gelu"; /* what timm makes of null */
     if (!json_is_null(v))
@@ -266,8 +264,8 @@ static int take_act(timm_build *b, const key *k, json_t *v)
             return 0;
         }
     }
-    return unexpected(b, k->name, "an activation that is supported (gelu, gelu_tanh, quick_gelu)",
-                      v);
+    return unexpected(b, k->name,
+                      "an activation that is supported (gelu, gelu_tanh, quick_gelu, silu)", v);
 }
 
 static int take_norm_layer(timm_build *b, const key *k, json_t *v)
@@ -275,11 +273,12 @@ static int take_norm_layer(timm_build *b, const key *k, json_t *v)
     char word[32] = "layernorm";
     if (!json_is_null(v))
         layer_word(v, word);
-    if (strncmp(word, "rmsnorm", 7) == 0)
-        return timm_bad(b, k->name, "RMSNorm is not supported");
-    if (strcmp(word, "layernorm") != 0 && strcmp(word, "layernormfp32") != 0)
-        return unexpected(b, k->name, "a norm that is supported (layernorm)", v);
-    *(double *)target(b, k) = 1e-6; /* timm's LayerNorm */
+    bool rms = strcmp(word, "rmsnorm") == 0 || strcmp(word, "rmsnormfp32") == 0;
+    if (!rms && strcmp(word, "layernorm") != 0 && strcmp(word, "layernormfp32") != 0)
+        return unexpected(b, k->name, "a norm that is supported (layernorm, rmsnorm)", v);
+    *(bool *)target(b, k) = rms;
+    b->vit.norm_eps = 1e-6; /* timm's, of both */
+    b->from[FACT_NORM_EPS] = b->origin;
     return 0;
 }
 
@@ -290,10 +289,183 @@ static int take_nothing(timm_build *b, const key *k, json_t *v)
     return 0;
 }
 
+/* A norm's name: of the kind that the others are. */
+static int take_embed_norm(timm_build *b, const key *k, json_t *v)
+{
+    char word[32];
+    layer_word(v, word);
+    bool norm = strncmp(word, "layernorm", 9) == 0 || strncmp(word, "rmsnorm", 7) == 0;
+    if (!norm && !json_is_null(v))
+        return unexpected(b, k->name, "a norm that is supported (layernorm, rmsnorm)", v);
+    if (norm && b->vit.rms_norm != (*word == 'r'))
+        return timm_bad(b, k->name, "another norm than norm_layer is not supported");
+    *(bool *)target(b, k) = norm;
+    return 0;
+}
+
+static int take_mlp(timm_build *b, const key *k, json_t *v)
+{
+    static const choice mlps[] = {
+        {"mlp", 0}, {"swiglu", 1}, {"swiglupacked", 2}, {"glumlp", 2}, {NULL, 0}};
+    char word[32] = "mlp";
+    if (!json_is_null(v))
+        layer_word(v, word);
+    for (const choice *c = mlps; c->word; c++) {
+        if (strcmp(c->word, word) != 0)
+            continue;
+        *(bool *)target(b, k) = c->value > 0;
+        b->packed_gate = c->value == 2;
+        return 0;
+    }
+    return unexpected(b, k->name, "an MLP that is supported (Mlp, SwiGLU, SwiGLUPacked)", v);
+}
+
+static int take_swiglu(timm_build *b, const key *k, json_t *v)
+{
+    b->packed_gate = 0;
+    return take_bool(b, k, v);
+}
+
+static int take_block(timm_build *b, const key *k, json_t *v)
+{
+    enum { BRANCHES = 8, DIFFERENTIAL = 16 };
+    static const choice blocks[] = {{"block", VIT_BLOCK_PRE},
+                                    {"respostblock", VIT_BLOCK_POST},
+                                    {"parallelscalingblock", VIT_BLOCK_PARALLEL},
+                                    {"diffparallelscalingblock", VIT_BLOCK_PARALLEL | DIFFERENTIAL},
+                                    {"parallelthingsblock", VIT_BLOCK_PRE | BRANCHES},
+                                    {NULL, 0}};
+    char word[32] = "block";
+    if (!json_is_null(v))
+        layer_word(v, word);
+    for (const choice *c = blocks; c->word; c++) {
+        if (strcmp(c->word, word) != 0)
+            continue;
+        *(vit_block_kind *)target(b, k) = (vit_block_kind)(c->value & 3);
+        b->vit.branches = c->value & BRANCHES ? 2 : 1;
+        b->from[FACT_BRANCHES] = b->origin;
+        if (c->value & DIFFERENTIAL)
+            b->vit.differential = true;
+        return 0;
+    }
+    return timm_bad(b, k->name, "block %.31s is not supported", word);
+}
+
+static int take_post_norm(timm_build *b, const key *k, json_t *v)
+{
+    if (!json_is_boolean(v))
+        return unexpected(b, k->name, "true or false", v);
+    *(vit_block_kind *)target(b, k) = json_is_true(v) ? VIT_BLOCK_POST : VIT_BLOCK_PRE;
+    return 0;
+}
+
+static int take_attn_layer(timm_build *b, const key *k, json_t *v)
+{
+    char word[32] = "attn";
+    if (!json_is_null(v))
+        layer_word(v, word);
+    bool differential = strncmp(word, "diff", 4) == 0;
+    if (!differential && strcmp(word, "attn") != 0 && strcmp(word, "attention") != 0 && *word)
+        return timm_bad(b, k->name, "attention %.31s is not supported", word);
+    b->vit.differential = differential || (b->vit.differential && b->vit.block);
+    b->from[k->fact] = b->origin;
+    return 0;
+}
+
+static int take_rope(timm_build *b, const key *k, json_t *v)
+{
+    static const choice kinds[] = {{"none", VIT_ROPE_NONE},       {"", VIT_ROPE_NONE},
+                                   {"cat", VIT_ROPE_AXIAL},       {"mixed", VIT_ROPE_MIXED},
+                                   {"dinov3", VIT_ROPE_CENTERED}, {NULL, 0}};
+    int value = 0;
+    if (!json_is_null(v) && choose(b, k, v, kinds, &value))
+        return -1;
+    *(vit_rope_kind *)target(b, k) = (vit_rope_kind)value;
+    return 0;
+}
+
+/* Whether there is a rotary embedding; its kind may follow. */
+static int take_use_rope(timm_build *b, const key *k, json_t *v)
+{
+    if (!json_is_boolean(v))
+        return unexpected(b, k->name, "true or false", v);
+    vit_rope_kind *rope = target(b, k);
+    if (!json_is_true(v))
+        *rope = VIT_ROPE_NONE;
+    else if (*rope == VIT_ROPE_NONE)
+        *rope = VIT_ROPE_AXIAL;
+    return 0;
+}
+
+static int take_indexing(timm_build *b, const key *k, json_t *v)
+{
+    static const choice orders[] = {{"ij", 0}, {"xy", 1}, {NULL, 0}};
+    int value = 0;
+    if (choose(b, k, v, orders, &value))
+        return -1;
+    *(bool *)target(b, k) = value;
+    return 0;
+}
+
+/* The grid that positions are scaled to; null: none. */
+static int take_reference(timm_build *b, const key *k, json_t *v)
+{
+    int *to = (int *)target(b, k);
+    to[0] = to[1] = 0;
+    return json_is_null(v) ? 0 : take_size(b, k, v);
+}
+
+static int take_number(timm_build *b, const key *k, json_t *v)
+{
+    double x = json_number_value(v);
+    if (!json_is_number(v) || !(fabs(x) <= k->max))
+        return unexpected(b, k->name, "a number", v);
+    *(double *)target(b, k) = x;
+    return 0;
+}
+
+static int take_rel_pos(timm_build *b, const key *k, json_t *v)
+{
+    static const choice kinds[] = {{"none", VIT_BIAS_NONE}, {"bias", VIT_BIAS_TABLE},
+                                   {"mlp", VIT_BIAS_MLP},   {"mlp-swin", VIT_BIAS_SWIN},
+                                   {"swin", VIT_BIAS_SWIN}, {NULL, 0}};
+    int value = 0;
+    if (choose(b, k, v, kinds, &value))
+        return -1;
+    *(vit_bias_kind *)target(b, k) = (vit_bias_kind)value;
+    return 0;
+}
+
+/* BEiT's: a learnt table, or none of this kind. */
+static int take_rel_pos_bias(timm_build *b, const key *k, json_t *v)
+{
+    if (!json_is_boolean(v))
+        return unexpected(b, k->name, "true or false", v);
+    if (json_is_true(v))
+        *(vit_bias_kind *)target(b, k) = VIT_BIAS_TABLE;
+    return 0;
+}
+
+/* Eva's: none, where fc_norm is none either. */
+static int take_post_transformer_norm(timm_build *b, const key *k, json_t *v)
+{
+    return json_is_null(v) || json_is_true(v) ? 0 : take_bool(b, k, v);
+}
+
+static int take_optional_int(timm_build *b, const key *k, json_t *v)
+{
+    return json_is_null(v) ? 0 : take_int(b, k, v);
+}
+
+static int take_optional_real(timm_build *b, const key *k, json_t *v)
+{
+    return json_is_null(v) ? 0 : take_real(b, k, v);
+}
+
 /* Refused unless it is off, or what it is anyway. */
 static int take_missing(timm_build *b, const key *k, json_t *v)
 {
-    static const char *const plain[] = {"", "?", "attn", "attention", "block", "mlp", "patchembed"};
+    static const char *const plain[] = {"", "?", "patchembed"};
     char word[32] = "";
     bool off = json_is_null(v) || json_is_false(v);
     if (json_is_string(v))
@@ -302,8 +474,6 @@ static int take_missing(timm_build *b, const key *k, json_t *v)
         off = strcmp(word, plain[i]) == 0;
     if (off)
         return 0;
-    if (strncmp(word, "swiglu", 6) == 0 || strcmp(word, "glumlp") == 0)
-        return timm_bad(b, k->name, "SwiGLU is not supported");
     return timm_bad(b, k->name, "%s is not supported", k->missing);
 }
 
@@ -350,7 +520,7 @@ static const key model_args[] = {
     VALUE("final_norm", take_bool, FACT_FINAL_NORM, vit.final_norm),
     VALUE("fc_norm", take_fc_norm, FACT_FC_NORM, fc_norm),
     VALUE("pool_include_prefix", take_bool, FACT_POOL_INCLUDE_PREFIX, vit.pool_include_prefix),
-    VALUE("norm_layer", take_norm_layer, FACT_NORM_EPS, vit.norm_eps),
+    VALUE("norm_layer", take_norm_layer, FACT_NORM_LAYER, vit.rms_norm),
     VALUE("norm_eps", take_real, FACT_NORM_EPS, vit.norm_eps),
     VALUE("act_layer", take_act, FACT_ACT, vit.act),
     VALUE("act", take_act, FACT_ACT, vit.act),
@@ -366,13 +536,49 @@ static const key model_args[] = {
     NOTHING("fix_init"),
     NOTHING("pretrained"),
     NOTHING("pretrained_strict"),
-    MISSING("scale_attn_norm", "norm on the attention output (attn.norm)"),
-    MISSING("scale_mlp_norm", "norm inside the MLP (mlp.norm)"),
+    VALUE("embed_norm_layer", take_embed_norm, FACT_PATCH_NORM, vit.patch_norm),
+    VALUE("scale_attn_norm", take_bool, FACT_ATTN_NORM, vit.attn_norm),
+    VALUE("scale_attn_inner", take_bool, FACT_ATTN_NORM, vit.attn_norm),
+    VALUE("scale_mlp_norm", take_bool, FACT_MLP_NORM, vit.mlp_norm),
+    VALUE("scale_mlp", take_bool, FACT_MLP_NORM, vit.mlp_norm),
+    VALUE("mlp_layer", take_mlp, FACT_GATED_MLP, vit.gated_mlp),
+    VALUE("swiglu_mlp", take_swiglu, FACT_GATED_MLP, vit.gated_mlp),
+    INT("swiglu_align_to", FACT_HIDDEN, align_hidden, 0, 1 << 16),
+    VALUE("block_fn", take_block, FACT_BLOCK, vit.block),
+    VALUE("use_post_norm", take_post_norm, FACT_BLOCK, vit.block),
+    VALUE("attn_layer", take_attn_layer, FACT_DIFFERENTIAL, vit.differential),
+    VALUE("attn_only_layer_scale", take_bool, FACT_LAYER_SCALE, vit.attn_scale_only),
+    VALUE("use_rot_pos_emb", take_use_rope, FACT_ROPE, vit.rope),
+    VALUE("rope_type", take_rope, FACT_ROPE, vit.rope),
+    VALUE("rope_temperature", take_real, FACT_ROPE, vit.rope_temperature),
+    VALUE("rope_grid_offset", take_number, FACT_ROPE, vit.rope_offset),
+    VALUE("rope_grid_indexing", take_indexing, FACT_ROPE, vit.rope_xy),
+    VALUE("rope_rotate_half", take_bool, FACT_ROPE, vit.rope_half),
+    VALUE("ref_feat_shape", take_reference, FACT_ROPE, vit.rope_ref_h),
+    VALUE("rel_pos_type", take_rel_pos, FACT_REL_POS, vit.rel_pos),
+    VALUE("use_rel_pos_bias", take_rel_pos_bias, FACT_REL_POS, vit.rel_pos),
+    VALUE("use_shared_rel_pos_bias", take_rel_pos_bias, FACT_REL_POS, vit.rel_pos),
+    {"attn_pool_num_heads", take_optional_int, FACT_POOL_HEADS, TO(vit.pool_heads), 1, 1024, NULL},
+    VALUE("attn_pool_mlp_ratio", take_optional_real, FACT_POOL_HEADS, pool_ratio),
+    VALUE("use_abs_pos_emb", take_bool, FACT_POS_EMBED, vit.pos_embed),
+    INT("num_reg_tokens", FACT_REG_TOKENS, vit.reg_tokens, 0, 1024),
+    VALUE("use_pre_transformer_norm", take_bool, FACT_PRE_NORM, vit.pre_norm),
+    VALUE("use_post_transformer_norm", take_post_transformer_norm, FACT_FINAL_NORM, vit.final_norm),
+    VALUE("use_fc_norm", take_fc_norm, FACT_FC_NORM, fc_norm),
+    NOTHING("attn_type"),
+    NOTHING("qkv_fused"),
+    NOTHING("qkv_bias_separate"),
+    NOTHING("num_kv_heads"),
+    NOTHING("shared_rel_pos"),
+    NOTHING("rel_pos_dim"),
+    NOTHING("head_init_scale"),
+    NOTHING("rope_shift_coords"),
+    NOTHING("rope_jitter_coords"),
+    NOTHING("rope_rescale_coords"),
     MISSING("embed_layer", "another patch embedding"),
-    MISSING("embed_norm_layer", "norm after the patch embedding (patch_embed.norm)"),
-    MISSING("block_fn", "another block"),
-    MISSING("mlp_layer", "another MLP"),
-    MISSING("attn_layer", "another attention"),
+    MISSING("gated_attn", "gated attention"),
+    MISSING("attn_head_dim", "heads of another width"),
+    MISSING("rope_mrope_section", "rotary position embedding by sections"),
     MISSING("use_naflex", "NaFlexViT"),
     MISSING("features_only", "a feature pyramid"),
 };

@@ -271,36 +271,56 @@ def density(mask):
 
 # ---- timm's attention under a mask ----
 
-def attention(attn, x, mask):
-    """What timm's Attention computes, softmax over the allowed pairs only. `mask` is a bool tensor
-    that broadcasts to [batch, heads, N, N], or None."""
-    batch, tokens, _ = x.shape
-    qkv = attn.qkv(x).reshape(batch, tokens, 3, attn.num_heads, attn.head_dim)
-    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-    scores = attn.q_norm(q) @ attn.k_norm(k).transpose(-2, -1) * attn.head_dim ** -0.5
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -math.inf)
-    weights = scores.softmax(-1)
-    if mask is not None:
-        weights = weights.masked_fill(~mask, 0.0)  # rows without a pair: 0, not NaN
-    x = (weights @ v).transpose(1, 2).reshape(batch, tokens, -1)
-    return attn.proj(x)
+def attentions(block):
+    """The modules of a block that attend: one, but for blocks of several side by side."""
+    return [module for module in block.modules() if hasattr(module, 'fused_attn')]
 
 
 @contextlib.contextmanager
 def masked(model, masks):
-    """Within the block, layer i of `model` attends under masks[i] (as layer_masks gives them)."""
+    """Within the block, layer i of `model` attends under masks[i] (as layer_masks gives them): timm's
+    own attention, whichever of its classes that is, with a softmax over the allowed pairs. A row
+    without any gives 0, not NaN. The heads of attentions side by side follow each other."""
     import torch
-    device = next(model.parameters()).device
-    for block, mask in zip(model.blocks, masks):
-        if mask is not None:
-            mask = torch.from_numpy(np.ascontiguousarray(mask)).to(device)
+    softmax, current = torch.Tensor.softmax, []
 
-        def forward(x, attn_mask=None, is_causal=False, attn=block.attn, mask=mask):
-            return attention(attn, x, mask)
-        block.attn.forward = forward
+    def over_allowed(scores, *args, **kwargs):
+        if not current or current[-1] is None:
+            return softmax(scores, *args, **kwargs)
+        mask = current[-1].to(scores.device)
+        if mask.ndim == 3:  # differential attention has two sets of scores a head
+            mask = mask.repeat_interleave(scores.shape[1] // mask.shape[0], 0)
+        weights = softmax(scores.masked_fill(~mask, -math.inf), *args, **kwargs)
+        return weights.masked_fill(~mask, 0.0)
+
+    def wrap(attn, mask):
+        inner = type(attn).forward
+
+        def forward(*args, **kwargs):
+            current.append(mask)
+            try:
+                return inner(attn, *args, **kwargs)
+            finally:
+                current.pop()
+        attn.fused_attn, attn.forward = False, forward
+
+    changed = []
+    for block, mask in zip(model.blocks, masks):
+        found = attentions(block)
+        if mask is not None:
+            mask = torch.from_numpy(np.ascontiguousarray(mask))
+        for j, attn in enumerate(found):
+            own = mask
+            if mask is not None and mask.ndim == 3:
+                heads = mask.shape[0] // len(found)
+                own = mask[j * heads:(j + 1) * heads]
+            changed.append((attn, attn.fused_attn))
+            wrap(attn, own)
+    torch.Tensor.softmax = over_allowed
     try:
         yield model
     finally:
-        for block in model.blocks:
-            del block.attn.forward
+        torch.Tensor.softmax = softmax
+        for attn, fused in changed:
+            attn.fused_attn = fused
+            del attn.forward

@@ -83,10 +83,10 @@ typedef struct {
     vt_attn_plan plan;
 } setup;
 
-static void make(setup *s, vt_dtype type, int slice_tokens, int wave_rows)
+static void make(setup *s, bool gated, vt_dtype type, int slice_tokens, int wave_rows)
 {
     vit_config c = {.layers = 1, .heads = 12, .width = 768, .hidden = 3072};
-    c.classes = 1000, c.channels = 3;
+    c.classes = 1000, c.channels = 3, c.branches = 1, c.gated_mlp = gated;
     c.img_h = c.img_w = 224, c.patch_h = c.patch_w = 16;
     c.class_token = 1;
     memset(s, 0, sizeof *s);
@@ -94,12 +94,12 @@ static void make(setup *s, vt_dtype type, int slice_tokens, int wave_rows)
     s->dev.slice_tokens = slice_tokens, s->dev.wave_rows = wave_rows;
     vit_shape(&s->model, &c, &s->dev);
     s->patch = s->proj = (vt_linear){768, 768}, s->qkv = (vt_linear){768, 2304};
-    s->fc1 = (vt_linear){768, 3072}, s->fc2 = (vt_linear){3072, 768};
+    hidden = gated ? 2 * c.hidden : c.hidden; /* of fc1 */
+    s->fc1 = (vt_linear){768, hidden}, s->fc2 = (vt_linear){3072, 768};
     s->head = (vt_linear){768, 1000};
     s->block = (vit_block){.qkv = &s->qkv, .proj = &s->proj, .fc1 = &s->fc1, .fc2 = &s->fc2};
     s->model.patch = &s->patch, s->model.head = &s->head, s->model.block = &s->block;
     s->plan = (vt_attn_plan){.tokens = s->model.tokens, .heads = 12, .head_dim = 64};
-    hidden = c.hidden;
 }
 
 /* The most products of fc1 that a forward of up to `batch` images takes. */
@@ -129,12 +129,13 @@ static void no_number_of_images_leaves_the_buffers(void **state)
     (void)state;
     setup s;
     size_t parts = 0;
-    for (int batch = 1; batch <= 150; batch += batch < 40 ? 13 : 4) {
-        make(&s, VT_F32, 0, 0); /* the CPU */
+    for (int i = 0, batch = 1; batch <= 150; i++, batch += batch < 40 ? 13 : 4) {
+        bool gated = i % 2;
+        make(&s, gated, VT_F32, 0, 0); /* the CPU */
         parts = run_all_counts(&s, batch) > parts ? run_all_counts(&s, batch) : parts;
-        make(&s, VT_F16, 1 << 16, 128 * 132); /* an H100 */
+        make(&s, gated, VT_F16, 1 << 16, 128 * 132); /* an H100 */
         run_all_counts(&s, batch);
-        make(&s, VT_BF16, 5000, 128 * 16); /* many slices */
+        make(&s, gated, VT_BF16, 5000, 128 * 16); /* many slices */
         run_all_counts(&s, batch);
     }
     assert_true(parts > 1); /* large hidden layers do go in parts */
@@ -144,12 +145,12 @@ static void slices_are_as_many_images_as_the_device_likes(void **state)
 {
     (void)state;
     setup s;
-    make(&s, VT_F16, 8192, 0);
+    make(&s, false, VT_F16, 8192, 0);
     assert_int_equal(vit_slice(&s.model, 100), 8192 / 197);
     assert_int_equal(vit_slice(&s.model, 5), 5);
-    make(&s, VT_F16, 100, 0);
+    make(&s, false, VT_F16, 100, 0);
     assert_int_equal(vit_slice(&s.model, 5), 1);
-    make(&s, VT_F32, 0, 0);
+    make(&s, false, VT_F32, 0, 0);
     assert_int_equal(vit_slice(&s.model, 1000), 1000);
 }
 

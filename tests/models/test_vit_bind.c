@@ -36,6 +36,7 @@ static const vit_config tiny = {.architecture = "vision_transformer",
                                 .proj_bias = true,
                                 .pool = VT_POOL_TOKEN,
                                 .act = VT_ACT_GELU,
+                                .branches = 1,
                                 .norm_eps = 1e-6};
 
 static int set_up(void **state)

@@ -221,8 +221,8 @@ static void unknown_and_unsupported_architectures_are_refused(void **state)
             "\"vit_base_patch16_224\"?");
     refused(&(timm_options){.arch = "resnet50"}, VT_USAGE,
             "--arch: unknown architecture \"resnet50\"");
-    refused(&(timm_options){.arch = "eva02_tiny_patch14_336"}, VT_USAGE,
-            "not supported: rotary position embedding");
+    refused(&(timm_options){.arch = "samvit_base_patch16"}, VT_USAGE,
+            "not supported: windowed attention (SAM)");
     refused(&(timm_options){.arch = ""}, VT_USAGE, "not a name");
     put_config("{\"architecture\":7}");
     refused(&(timm_options){0}, VT_INPUT, "architecture: expected a string");
@@ -471,13 +471,19 @@ static void bad_settings_are_usage_errors(void **state)
         {"std=0,1,1", "std: expected three positive numbers"},
         {"crop_mode=middle", "expected \"center\", \"squash\", \"border\", found \"middle\""},
         {"interpolation=lanczos", "expected \"bicubic\", \"bilinear\", found \"lanczos\""},
-        {"global_pool=map", "attention pooling (\"map\") is not supported"},
-        {"global_pool=", "expected \"token\", \"avg\", \"max\", \"avgmax\", found \"\""},
-        {"act=silu", "act: expected an activation that is supported"},
-        {"norm_layer=rmsnorm", "RMSNorm is not supported"},
-        {"mlp_layer=timm.layers.SwiGLUPacked", "mlp_layer: SwiGLU is not supported"},
-        {"scale_mlp_norm=true", "norm inside the MLP (mlp.norm) is not supported"},
-        {"attn_layer=diff", "another attention is not supported"},
+        {"global_pool=prr", "pooling by self-attention (\"prr\") is not supported"},
+        {"global_pool=", "expected \"token\", \"avg\", \"max\", \"avgmax\", \"map\", found \"\""},
+        {"act=relu", "act: expected an activation that is supported"},
+        {"act=silu", "activation silu needs a gated MLP"},
+        {"norm_layer=batchnorm", "expected a norm that is supported"},
+        {"mlp_layer=timm.layers.ConvMlp", "expected an MLP that is supported"},
+        {"attn_layer=linear", "attention linear is not supported"},
+        {"gated_attn=true", "gated attention is not supported"},
+        {"block_fn=HaloBlock", "block halobloc"},
+        {"rope_type=mrope", "expected \"none\", \"\", \"cat\", \"mixed\", \"dinov3\""},
+        {"rope_grid_indexing=yx", "expected \"ij\", \"xy\""},
+        {"attn_pool_num_heads=0", "expected an integer from 1 to 1024"},
+        {"ref_feat_shape=0", "expected a size in pixels"},
         {"in_chans=4", "in_chans is 4: images of 1 or 3 channels are supported"},
         {"mlp_ratio=60000", "mlp_ratio gives an MLP of"},
         {"mlp_ratio=0.0001", "mlp_ratio gives an MLP of 0 hidden units"},
