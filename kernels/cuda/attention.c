@@ -215,6 +215,8 @@ static vt_cuda_attention describe(const vt_stream *s, vt_mat out, vt_mat qkv,
                            .head_dim = plan->head_dim,
                            .scale = plan->scale,
                            .group_heads = g->heads};
+    if (plan->bias)
+        a.bias = *plan->bias;
     a.head = g->heads == plan->heads ? NULL : g->own->head;
     if (g->own->layout) { /* NULL unless the kernel reads a bitmap */
         a.bits = g->own->layout->bits;
@@ -242,8 +244,9 @@ static int try_dense(void *user, int i)
 static void key_of(const vt_cuda_attention *a, char *key, size_t room)
 {
     static const char *const types[] = {"f32", "f16", "bf16"};
-    snprintf(key, room, "attention %dx%dx%dx%d %s%s%s", a->images, a->group_heads, a->tokens,
-             a->head_dim, types[a->type], a->tf32 ? "(tf32)" : "", a->bits ? " masked" : "");
+    snprintf(key, room, "attention %dx%dx%dx%d %s%s%s%s", a->images, a->group_heads, a->tokens,
+             a->head_dim, types[a->type], a->tf32 ? "(tf32)" : "", a->bits ? " masked" : "",
+             a->bias.table ? " biased" : "");
 }
 
 static int by_name(const char *name)

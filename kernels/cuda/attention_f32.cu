@@ -3,7 +3,7 @@
  *
  * A block has 128 queries of a head and passes over the keys in tiles of 64:
  *
- *   s = scale q k^T; p = exp(s - max); sum += p; out = out * exp(old max - max) + p v
+ *   s = scale (q k^T + bias); p = exp(s - max); sum += p; out = out * exp(old max - max) + p v
  *
  * A thread has 8 x 8 of s and 8 rows x D / 8 columns of out: rows 4 y .. 4 y + 3 and 64 more,
  * columns 4 x .. 4 x + 3 and 32 more. Operands lie in shared memory the way outer products want
@@ -40,6 +40,7 @@ struct head_view {
     const float *q; /* of the image's first token; k and v lie `width` and 2 `width` further */
     float *out;
     int width, tokens, dim; /* width: heads * dim; a token is 3 `width` after the one before */
+    const float *bias;      /* of the head */
 };
 
 __device__ __forceinline__ head_view view_of(const vt_cuda_attention &a, unsigned index)
@@ -49,8 +50,12 @@ __device__ __forceinline__ head_view view_of(const vt_cuda_attention &a, unsigne
     if (a.head)
         head = a.head[head];
     size_t row = image * a.tokens, column = (size_t)head * a.head_dim;
-    return {(const float *)a.qkv + row * 3 * width + column, (float *)a.out + row * width + column,
-            width, a.tokens, a.head_dim};
+    return {(const float *)a.qkv + row * 3 * width + column,
+            (float *)a.out + row * width + column,
+            width,
+            a.tokens,
+            a.head_dim,
+            a.bias.table + head * a.bias.stride};
 }
 
 template <int BYTES>
@@ -159,6 +164,23 @@ __device__ __forceinline__ uint64_t keys_on(const vt_cuda_attention &a, int row,
     return left < KEYS ? (1ull << left) - 1 : ~0ull;
 }
 
+/* Entries beyond the tokens take any bias. */
+__device__ __forceinline__ void add_bias(float (&s)[8][8], const vt_attn_bias &b,
+                                         const head_view &h, int first, int tile)
+{
+    int col[8], last = h.tokens - 1;
+#pragma unroll
+    for (int n = 0; n < 8; n++)
+        col[n] = b.col[min(tile * KEYS + threadIdx.x % 8 * 4 + n / 4 * 32 + n % 4, last)];
+#pragma unroll
+    for (int m = 0; m < 8; m++) {
+        const float *bias = h.bias + b.row[min(first + row_of(m), last)];
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+            s[m][n] += bias[col[n]];
+    }
+}
+
 /* s becomes the weights. */
 __device__ __forceinline__ void weigh(float (&s)[8][8], running &r, const vt_cuda_attention &a,
                                       int first, int tile)
@@ -245,7 +267,7 @@ __device__ __forceinline__ void each_element(const head_view &h, int first, int 
 
 /* ---- the kernel ---- */
 
-template <int D>
+template <int D, bool BIAS>
 __device__ __forceinline__ void attend_whole(operands<D> &o, const vt_cuda_attention &a,
                                              const head_view &h, int first)
 {
@@ -263,6 +285,8 @@ __device__ __forceinline__ void attend_whole(operands<D> &o, const vt_cuda_atten
         __syncthreads();
         copy_values(o.v, h, tile * KEYS, 0);
         outer_products<D, 2, KEYS, true>(s, o.q, o.k);
+        if (BIAS)
+            add_bias(s, a.bias, h, first, tile);
         weigh(s, r, a, first, tile);
         put_weights(o.p, s);
         await_copies();
@@ -280,7 +304,7 @@ __device__ __forceinline__ void attend_whole(operands<D> &o, const vt_cuda_atten
                  [&](int m, int n, float &to) { to = out[m][n] * inverse[m]; });
 }
 
-template <int D>
+template <int D, bool BIAS>
 __device__ __forceinline__ void attend_sliced(operands<D> &o, const vt_cuda_attention &a,
                                               const head_view &h, int first)
 {
@@ -301,6 +325,8 @@ __device__ __forceinline__ void attend_sliced(operands<D> &o, const vt_cuda_atte
             __syncthreads();
             outer_products<D, 2, KEYS, true>(s, o.q, o.k);
         }
+        if (BIAS)
+            add_bias(s, a.bias, h, first, tile);
         weigh(s, r, a, first, tile);
         put_weights(o.p, s);
         for (int col = 0; col < h.dim; col += D) {
@@ -323,7 +349,7 @@ __device__ __forceinline__ void attend_sliced(operands<D> &o, const vt_cuda_atte
                      [&](int m, int, float &to) { to = begun ? to * inverse[m] : 0.0f; });
 }
 
-template <int D, bool SLICED>
+template <int D, bool SLICED, bool BIAS>
 __global__ void __launch_bounds__(THREADS, 2) f32_kernel(vt_cuda_attention a, unsigned row_tiles)
 {
     extern __shared__ __align__(128) char shared[];
@@ -332,26 +358,33 @@ __global__ void __launch_bounds__(THREADS, 2) f32_kernel(vt_cuda_attention a, un
     after_previous();
     let_next_start();
     if (SLICED)
-        attend_sliced(*(operands<D> *)shared, a, h, first);
+        attend_sliced<D, BIAS>(*(operands<D> *)shared, a, h, first);
     else
-        attend_whole(*(operands<D> *)shared, a, h, first);
+        attend_whole<D, BIAS>(*(operands<D> *)shared, a, h, first);
 }
 
-template <int D, bool SLICED> static int run(const vt_cuda_attention *a, cudaStream_t stream)
+template <int D, bool SLICED, bool BIAS>
+static int run(const vt_cuda_attention *a, cudaStream_t stream)
 {
     unsigned row_tiles = (unsigned)((a->tokens + QUERIES - 1) / QUERIES);
-    int failed = allow_shared(f32_kernel<D, SLICED>, sizeof(operands<D>));
+    int failed = allow_shared(f32_kernel<D, SLICED, BIAS>, sizeof(operands<D>));
     if (failed)
         return failed;
-    return launch(f32_kernel<D, SLICED>, row_tiles * (unsigned)a->images * (unsigned)a->group_heads,
-                  THREADS, sizeof(operands<D>), stream, *a, row_tiles);
+    return launch(f32_kernel<D, SLICED, BIAS>,
+                  row_tiles * (unsigned)a->images * (unsigned)a->group_heads, THREADS,
+                  sizeof(operands<D>), stream, *a, row_tiles);
+}
+
+template <bool BIAS> static int choose(const vt_cuda_attention *a, cudaStream_t stream)
+{
+    return a->head_dim <= 32   ? run<32, false, BIAS>(a, stream)
+           : a->head_dim <= 64 ? run<64, false, BIAS>(a, stream)
+                               : run<64, true, BIAS>(a, stream);
 }
 
 extern "C" int vt_cuda_attend_f32(const vt_cuda_attention *a, cudaStream_t stream)
 {
     if (a->tf32 && vt_cuda_attend_mma_serves(a, 80))
         return vt_cuda_attend_mma(a, stream);
-    return a->head_dim <= 32   ? run<32, false>(a, stream)
-           : a->head_dim <= 64 ? run<64, false>(a, stream)
-                               : run<64, true>(a, stream);
+    return a->bias.table ? choose<true>(a, stream) : choose<false>(a, stream);
 }

@@ -119,7 +119,7 @@ __device__ __forceinline__ void round_tile(char *tile, const head_view<T> &h)
         }
 }
 
-template <typename T, int D, int M>
+template <typename T, int D, int M, bool BIAS>
 __global__ void __launch_bounds__(THREADS, D > 128 ? 1 : 2)
     ring_kernel(vt_cuda_attention a, unsigned row_tiles)
 {
@@ -128,6 +128,10 @@ __global__ void __launch_bounds__(THREADS, D > 128 ? 1 : 2)
     int block_row = (int)(blockIdx.x % row_tiles) * R::ROWS;
     int row = block_row + (int)threadIdx.x / 32 * 16 * M;
     head_view<T> h = view_of<T>(a, blockIdx.x / row_tiles);
+    unsigned head = blockIdx.x / row_tiles % (unsigned)a.group_heads;
+    head = a.head ? a.head[head] : head;
+    bias_view bias = {
+        a.bias.table + head * a.bias.stride, a.bias.row, a.bias.col, a.tokens, row, 0};
     tile_list list = {NULL, (a.tokens + R::KEYS - 1) / R::KEYS};
     if (a.bits)
         list = list_tiles<R::KEYS>(shared + R::BYTES, a, block_row, R::ROWS);
@@ -159,7 +163,8 @@ __global__ void __launch_bounds__(THREADS, D > 128 ? 1 : 2)
         uint32_t keys = shared_address(shared) + stage * 2 * R::HALF;
 #pragma unroll 1 /* the code is large */
         for (int half = 0; half < R::KEYS / 32; half++) {
-            visit(st, keys, keys + R::HALF, on, a.scale * LOG2_E);
+            bias.key = first + 32 * half;
+            visit<BIAS>(st, keys, keys + R::HALF, on, a.scale * LOG2_E, bias);
             keys += 32 * rows_of<T, D>::BYTES;
 #pragma unroll
             for (int m = 0; m < M; m++)
@@ -173,11 +178,11 @@ __global__ void __launch_bounds__(THREADS, D > 128 ? 1 : 2)
         store<false>(st, h, row);
 }
 
-template <typename T, int D, int M>
+template <typename T, int D, int M, bool BIAS = false>
 static int run_ring(const vt_cuda_attention *a, cudaStream_t stream)
 {
     typedef ring<T, D, M> R;
-    auto kernel = ring_kernel<T, D, M>;
+    auto kernel = ring_kernel<T, D, M, BIAS>;
     unsigned row_tiles = (unsigned)ceil_div(a->tokens, R::ROWS);
     size_t shared = R::BYTES + (a->bits ? (size_t)ceil_div(a->tokens, R::KEYS) * 3 : 0);
     int failed = allow_shared(kernel, shared);
@@ -211,9 +216,20 @@ template <typename T> static int run_64(const vt_cuda_attention *a, cudaStream_t
     return run_ring<T, 64, 2>(a, stream);
 }
 
+template <typename T> static int run_biased(const vt_cuda_attention *a, cudaStream_t stream)
+{
+    int d = a->head_dim;
+    return d <= 32    ? run_ring<T, 32, 1, true>(a, stream)
+           : d <= 64  ? run_ring<T, 64, 1, true>(a, stream)
+           : d <= 128 ? run_ring<T, 128, 1, true>(a, stream)
+                      : run_ring<T, 256, 1, true>(a, stream);
+}
+
 template <typename T> static int run_any(const vt_cuda_attention *a, cudaStream_t stream)
 {
     int d = a->head_dim;
+    if (a->bias.table)
+        return run_biased<T>(a, stream);
     return d <= 32    ? run_ring<T, 32, 2>(a, stream)
            : d <= 64  ? run_64<T>(a, stream)
            : d <= 80  ? run_ring<T, 80, 1>(a, stream)
@@ -232,7 +248,8 @@ static int run_tf32(const vt_cuda_attention *a, cudaStream_t stream)
 extern "C" bool vt_cuda_attend_mma_serves(const vt_cuda_attention *a, int capability)
 {
     int widest = a->type == VT_F32 ? a->tf32 ? 128 : 0 : 256;
-    return capability >= 80 && a->head_dim <= widest && a->scale > 0;
+    bool biased = a->bias.table && a->type == VT_F32; /* there is none for tf32 */
+    return capability >= 80 && a->head_dim <= widest && a->scale > 0 && !biased;
 }
 
 extern "C" int vt_cuda_attend_mma(const vt_cuda_attention *a, cudaStream_t stream)

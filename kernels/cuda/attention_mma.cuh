@@ -436,12 +436,41 @@ __device__ __forceinline__ void add_values(warp_state<float, D, M> &st, const fl
     }
 }
 
-template <typename T, int D, int M, int NT, bool MASK>
+/* Where a tile lies in a relative position bias: of a head, from a query and a key on. */
+struct bias_view {
+    const float *table; /* of the head */
+    const int32_t *row, *col;
+    int tokens, query, key;
+};
+
+/* Entries beyond the tokens take any bias. */
+template <int M, int NT>
+__device__ __forceinline__ void add_bias(float (&s)[M][NT][4], const bias_view &b)
+{
+    int lane = threadIdx.x % 32, last = b.tokens - 1, col[2 * NT];
+#pragma unroll
+    for (int i = 0; i < 2 * NT; i++)
+        col[i] = b.col[min(b.key + i / 2 * 8 + lane % 4 * 2 + i % 2, last)];
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const float *bias = b.table + b.row[min(b.query + 16 * m + 8 * half + lane / 4, last)];
+#pragma unroll
+            for (int i = 0; i < 2 * NT; i++)
+                s[m][i / 2][half * 2 + i % 2] += bias[col[i]];
+        }
+}
+
+template <typename T, int D, int M, int NT, bool MASK, bool BIAS>
 __device__ __forceinline__ void take_tile(warp_state<T, D, M> &st, uint32_t keys, uint32_t values,
-                                          const uint32_t (&on)[M][2], float scale)
+                                          const uint32_t (&on)[M][2], float scale,
+                                          const bias_view &bias)
 {
     float s[M][NT][4];
     scores<T>(s, st, keys);
+    if (BIAS)
+        add_bias(s, bias);
     if (MASK)
         forbid(s, on);
     weigh(s, st, scale);
@@ -478,9 +507,10 @@ __device__ __forceinline__ void words_of(uint32_t (&on)[M][2], const vt_cuda_att
 }
 
 /* A tile of 32 keys: not at all, without a test of bits, or with one. */
-template <typename T, int D, int M>
+template <bool BIAS, typename T, int D, int M>
 __device__ __forceinline__ void visit(warp_state<T, D, M> &st, uint32_t keys, uint32_t values,
-                                      const uint32_t (&on)[M][2], float scale)
+                                      const uint32_t (&on)[M][2], float scale,
+                                      const bias_view &bias)
 {
     uint32_t some = 0, all = 0xffffffffu;
 #pragma unroll
@@ -489,9 +519,9 @@ __device__ __forceinline__ void visit(warp_state<T, D, M> &st, uint32_t keys, ui
         all &= on[i / 2][i % 2];
     }
     if (__all_sync(0xffffffffu, all == 0xffffffffu))
-        take_tile<T, D, M, 4, false>(st, keys, values, on, scale);
+        take_tile<T, D, M, 4, false, BIAS>(st, keys, values, on, scale, bias);
     else if (__any_sync(0xffffffffu, some != 0))
-        take_tile<T, D, M, 4, true>(st, keys, values, on, scale);
+        take_tile<T, D, M, 4, true, BIAS>(st, keys, values, on, scale, bias);
 }
 
 /* ---- the end ---- */

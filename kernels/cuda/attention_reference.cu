@@ -1,7 +1,7 @@
 /* Attention as it is written down, step by step, all scores in memory: the yardstick of the fused
  * kernels' memory, and what `vitrun check` compares them with.
  *
- *   scores[i, h, q, k] = scale q . k      fp32, [images * group_heads, tokens, tokens]
+ *   scores[i, h, q, k] = scale (q . k + bias)      fp32, [images * group_heads, tokens, tokens]
  *   scores = softmax of each row over its allowed keys; zeros elsewhere
  *   out = scores v
  *
@@ -97,8 +97,12 @@ __global__ void __launch_bounds__(THREADS)
     for (int i = 0; i < 4; i++)
         for (int j = 0; j < 4; j++) {
             int row = p.row + threadIdx.x / 16 + 16 * i, col = p.col + threadIdx.x % 16 + 16 * j;
-            if (row < a.tokens && col < a.tokens)
-                scores[(size_t)row * a.tokens + col] = sum[i][j] * a.scale;
+            if (row >= a.tokens || col >= a.tokens)
+                continue;
+            if (a.bias.table)
+                sum[i][j] +=
+                    a.bias.table[p.head * a.bias.stride + a.bias.row[row] + a.bias.col[col]];
+            scores[(size_t)row * a.tokens + col] = sum[i][j] * a.scale;
         }
 }
 

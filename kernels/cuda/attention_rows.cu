@@ -1,7 +1,7 @@
 /* Attention over exactly the allowed pairs, row by row, for masks without structure, odd head sizes
  * and fp32:
  *
- *   out[q] = sum over keys k of row q: softmax(scale * q . k) v[k]
+ *   out[q] = sum over keys k of row q: softmax(scale * (q . k + bias)) v[k]
  *
  * A warp has a query of a head. It is divided into groups of GROUP lanes; a group takes every
  * (32 / GROUP)th key of the row, its lanes sharing the key's head_dim in chunks of 16 bytes, and
@@ -124,6 +124,8 @@ __global__ void __launch_bounds__(32 * WARPS) rows_kernel(vt_cuda_attention a, r
             for (int j = 0; j < V; j++)
                 dot += query_v[c][j] * key_v[c][j];
         dot = group_sum<GROUP>(dot);
+        if (a.bias.table)
+            dot += a.bias.table[head * a.bias.stride + a.bias.row[query] + a.bias.col[key]];
         if (mine)
             state.add(dot * a.scale * 1.44269504f, value_v);
     }

@@ -302,7 +302,7 @@ template <typename T> static int run_type(const vt_cuda_attention *a, cudaStream
 extern "C" bool vt_cuda_attend_small_serves(const vt_cuda_attention *a, int capability)
 {
     return capability == 90 && a->type != VT_F32 && a->head_dim == D && a->tokens <= 272 &&
-           a->scale > 0;
+           a->scale > 0 && !a->bias.table;
 }
 
 extern "C" int vt_cuda_attend_small(const vt_cuda_attention *a, cudaStream_t stream)

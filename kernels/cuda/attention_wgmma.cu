@@ -47,7 +47,7 @@ template <typename T> static int run_type(const vt_cuda_attention *a, cudaStream
 
 extern "C" bool vt_cuda_attend_wgmma_serves(const vt_cuda_attention *a, int capability)
 {
-    if (a->bits && (int64_t)a->tokens * a->words > INT32_MAX)
+    if ((a->bits && (int64_t)a->tokens * a->words > INT32_MAX) || a->bias.table)
         return false;
     int64_t items = (int64_t)a->images * a->group_heads * ((a->tokens + 63) / 64);
     return capability == 90 && (a->type == VT_F16 || a->type == VT_BF16) && a->head_dim == 64 &&

@@ -337,6 +337,28 @@ static void cuda_pool(vt_stream *s, vt_mat y, vt_mat x, int tokens, vt_pool how,
     vt_cuda_note(s, vt_cuda_pool(y, x, tokens, how, first, on(s)), "pool");
 }
 
+static void cuda_rope(vt_stream *s, vt_mat qkv, int heads, int head_dim, int tokens, int prefix,
+                      const vt_rope *rope)
+{
+    vt_cuda_note(s, vt_cuda_rope(qkv, heads, head_dim, tokens, prefix, rope, on(s)), "rope");
+}
+
+static void cuda_halves(vt_stream *s, vt_mat y, vt_mat x, vt_halves how, float factor)
+{
+    vt_cuda_note(s, vt_cuda_halves(y, x, how, factor, on(s)), "halves");
+}
+
+static void cuda_add(vt_stream *s, vt_mat y, vt_mat x)
+{
+    vt_cuda_note(s, vt_cuda_add(y, x, on(s)), "add");
+}
+
+static void cuda_latent_pool(vt_stream *s, vt_mat y, vt_mat kv, const float *q, int heads,
+                             int first)
+{
+    vt_cuda_note(s, vt_cuda_latent_pool(y, kv, q, heads, first, on(s)), "latent_pool");
+}
+
 static void cuda_cast(vt_stream *s, vt_mat y, vt_mat x)
 {
     vt_cuda_note(s, vt_cuda_cast(y.p, y.type, x.p, x.type, y.rows * (size_t)y.cols, on(s)), "cast");
@@ -404,7 +426,11 @@ static const vt_backend_ops cuda_ops = {
     .tokens = cuda_tokens,
     .norm = cuda_norm,
     .qk_norm = cuda_qk_norm,
+    .rope = cuda_rope,
     .attention = vt_cuda_attention_run,
+    .halves = cuda_halves,
+    .add = cuda_add,
+    .latent_pool = cuda_latent_pool,
     .pool = cuda_pool,
     .cast = cuda_cast,
 };

@@ -39,6 +39,12 @@ int vt_cuda_patches(vt_mat cols, vt_mat images, int channels, int height, int wi
 int vt_cuda_tokens(vt_mat x, vt_mat patches, const float *prefix, int prefix_tokens,
                    const float *pos, int images, cudaStream_t stream);
 int vt_cuda_pool(vt_mat y, vt_mat x, int tokens, vt_pool how, int first, cudaStream_t stream);
+int vt_cuda_rope(vt_mat qkv, int heads, int head_dim, int tokens, int prefix, const vt_rope *r,
+                 cudaStream_t stream);
+int vt_cuda_halves(vt_mat y, vt_mat x, vt_halves how, float factor, cudaStream_t stream);
+int vt_cuda_add(vt_mat y, vt_mat x, cudaStream_t stream);
+int vt_cuda_latent_pool(vt_mat y, vt_mat kv, const float *q, int heads, int first,
+                        cudaStream_t stream);
 
 /* ---- products of our own ---- */
 
@@ -78,6 +84,7 @@ typedef struct {
     bool tf32;       /* fp32 operands may be rounded to tf32 */
     int images, tokens, heads, head_dim;
     float scale;
+    vt_attn_bias bias;    /* table NULL: none */
     const uint16_t *head; /* [group_heads] the heads to serve; NULL: all, group_heads == heads */
     int group_heads;
     const uint32_t

@@ -1,7 +1,8 @@
 /* LayerNorm of rows: y = (x - mean) / sqrt(var + eps) * gamma + beta, over the columns of a token
  * or over each head of q and k. A warp has a row; the row stays in registers, so that the mean
  * comes first and then the mean of squared distances from it: no cancellation where |mean| is
- * large. Sums are fp32. Bytes are the cost: each value is read and written once.
+ * large. RMSNorm, where beta is NULL, is the same with 0 for the mean. Sums are fp32. Bytes are the
+ * cost: each value is read and written once.
  */
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/kernels.h"
@@ -58,7 +59,7 @@ __global__ void __launch_bounds__(32 * WARPS)
     float4 v[VECS], g[VECS], b[VECS];
     float sum = 0, squares = 0;
     load_row(g, gamma, lane, vecs);
-    load_row(b, beta, lane, vecs);
+    load_row(b, beta, lane, beta ? vecs : 0);
     after_previous();
     let_next_start();
     if (row >= rows)
@@ -67,7 +68,7 @@ __global__ void __launch_bounds__(32 * WARPS)
 #pragma unroll
     for (int i = 0; i < VECS; i++)
         sum += (v[i].x + v[i].y) + (v[i].z + v[i].w);
-    float mean = warp_sum(sum) / cols;
+    float mean = beta ? warp_sum(sum) / cols : 0.0f;
 #pragma unroll
     for (int i = 0; i < VECS; i++) {
         if (lane + 32 * i >= vecs)
@@ -95,14 +96,14 @@ __device__ void norm_row(Y *y, const X *x, int cols, const float *gamma, const f
     float sum = 0, squares = 0;
     for (int i = lane; i < cols; i += 32)
         sum += to_f32(x[i]);
-    float mean = warp_sum(sum) / cols;
+    float mean = beta ? warp_sum(sum) / cols : 0.0f;
     for (int i = lane; i < cols; i += 32) {
         float d = to_f32(x[i]) - mean;
         squares += d * d;
     }
     float scale = rsqrtf(warp_sum(squares) / cols + eps);
     for (int i = lane; i < cols; i += 32)
-        y[i] = from_f32<Y>((to_f32(x[i]) - mean) * scale * gamma[i] + beta[i]);
+        y[i] = from_f32<Y>((to_f32(x[i]) - mean) * scale * gamma[i] + (beta ? beta[i] : 0.0f));
 }
 
 template <typename X, typename Y>
