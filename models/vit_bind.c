@@ -30,6 +30,15 @@ static vit_resampling resampling(const char *architecture)
     return VIT_BICUBIC_ANTIALIAS;
 }
 
+/* Prefix tokens that the saved position embedding covers. DINOv2's own files with registers have a
+ * place for the class token, which timm adds to it. */
+static size_t covered_prefix(const vit_walk *w)
+{
+    if (w->names.dinov2)
+        return 1;
+    return w->cfg->no_embed_class ? 0 : (size_t)w->m->prefix;
+}
+
 /* Reads the position embedding: its prefix rows are added to `prefix` [X, D], its grid goes, on the
  * model's grid, to m->pos. w->stage has room for both grids. */
 static void position(vit_walk *w, const st_tensor *t, float *prefix)
@@ -37,7 +46,7 @@ static void position(vit_walk *w, const st_tensor *t, float *prefix)
     const vit_config *c = w->cfg;
     vit_model *m = w->m;
     size_t width = (size_t)c->width;
-    size_t covered = c->no_embed_class ? 0 : (size_t)m->prefix;
+    size_t covered = covered_prefix(w);
     int old_h = c->saved_h / c->patch_h, old_w = c->saved_w / c->patch_w;
     size_t patches = (size_t)m->grid_h * (size_t)m->grid_w;
     if (!vit_read(w, t, 0, t->count, w->stage))
@@ -72,7 +81,7 @@ static void tokens(vit_walk *w)
     int prefix = c->class_token + c->dist_token + c->reg_tokens;
     int old_patches = (c->saved_h / c->patch_h) * (c->saved_w / c->patch_w);
     int patches = (c->img_h / c->patch_h) * (c->img_w / c->patch_w);
-    uint64_t covered = (uint64_t)old_patches + (c->no_embed_class ? 0 : (uint64_t)prefix);
+    uint64_t covered = (uint64_t)old_patches + (uint64_t)covered_prefix(w);
     float *host = NULL;
     if (w->loading) {
         host = vt_alloc((size_t)prefix * (size_t)c->width, sizeof *host, "prefix tokens", w->st);
@@ -163,7 +172,7 @@ static void find_packed(vit_walk *w, qkv_tensors *t, const char *prefix, const c
     const st_tensor *all = bias_of(w, c->qkv_bias && !apart, first + 3 * d, prefix, bias);
     for (uint64_t i = 0; i < 3; i++) {
         t->weight[i] = weight;
-        t->bias[i] = all;
+        t->bias[i] = i == 1 && w->names.dinov3 ? NULL : all;
         t->first[i] = first + i * d;
         t->bias_first[i] = apart ? 0 : t->first[i];
     }
@@ -465,13 +474,18 @@ static void walk_patches(vit_walk *w, vit_model *m)
     vit_read_norm(w, &m->patch_norm, c->width, c->patch_norm, "patch_embed.norm");
 }
 
+#define PACKED_POOL "attn_pool.attn.in_proj_" /* Perception Encoder's own files */
+
 /* The latent is a parameter, and so its query is one vector for all images. */
 static void read_query(vit_walk *w)
 {
     uint64_t d = (uint64_t)w->cfg->width;
     const st_tensor *latent = vit_find(w, VIT_SHAPE(1, 1, d), "attn_pool.latent");
-    const st_tensor *weight = vit_find(w, VIT_SHAPE(d, d), "attn_pool.q.weight");
-    const st_tensor *bias = vit_find(w, VIT_SHAPE(d), "attn_pool.q.bias");
+    bool packed = vit_peek(w, PACKED_POOL "weight"); /* behind the query are kv's rows */
+    const st_tensor *weight = packed ? vit_find(w, VIT_SHAPE(3 * d, d), PACKED_POOL "weight")
+                                     : vit_find(w, VIT_SHAPE(d, d), "attn_pool.q.weight");
+    const st_tensor *bias = packed ? vit_find(w, VIT_SHAPE(3 * d), PACKED_POOL "bias")
+                                   : vit_find(w, VIT_SHAPE(d), "attn_pool.q.bias");
     w->bytes += d * sizeof(float);
     if (!w->loading || w->failed || !vit_read(w, latent, 0, d, w->row) ||
         !vit_read(w, weight, 0, d * d, w->stage) || !vit_read(w, bias, 0, d, w->bias))
@@ -485,11 +499,24 @@ static void read_query(vit_walk *w)
     w->m->attn_pool.query = vit_to_device(w, w->gamma, 1, (int)d, "query of attention pooling");
 }
 
+static void read_kv(vit_walk *w, vt_linear **to)
+{
+    uint64_t d = (uint64_t)w->cfg->width;
+    if (!vit_peek(w, PACKED_POOL "weight")) {
+        linear(w, to, 2 * w->cfg->width, w->cfg->width, "attn_pool.kv");
+        return;
+    }
+    vit_part p = {.first = d, .count = 2 * d, .bias_first = d};
+    p.weight = vit_find(w, VIT_SHAPE(3 * d, d), PACKED_POOL "weight");
+    p.bias = vit_find(w, VIT_SHAPE(3 * d), PACKED_POOL "bias");
+    vit_read_rows(w, to, w->cfg->width, &p, 1);
+}
+
 static void walk_attn_pool(vit_walk *w, vit_attn_pool *p)
 {
     const vit_config *c = w->cfg;
     read_query(w);
-    linear(w, &p->kv, 2 * c->width, c->width, "attn_pool.kv");
+    read_kv(w, &p->kv);
     linear(w, &p->proj, c->width, c->width, "attn_pool.proj");
     vit_read_norm(w, &p->norm, c->width, true, "attn_pool.norm");
     linear(w, &p->fc1, c->pool_hidden, c->width, "attn_pool.mlp.fc1");
@@ -501,8 +528,13 @@ static void walk_head(vit_walk *w, vt_linear **to, const char *name)
     const vit_config *c = w->cfg;
     uint64_t classes = (uint64_t)c->classes, d = (uint64_t)c->width;
     vit_part p = {.count = classes, .factor = c->dist_token ? 0.5 : 0};
-    p.weight = vit_find(w, VIT_SHAPE(classes, d), "%s.weight", name);
-    p.bias = vit_find(w, VIT_SHAPE(classes), "%s.bias", name);
+    p.transposed = w->names.clip && !vit_peek(w, "%s.weight", name);
+    if (p.transposed) { /* CLIP's projection, which has no bias */
+        p.weight = vit_find(w, VIT_SHAPE(d, classes), "proj");
+    } else {
+        p.weight = vit_find(w, VIT_SHAPE(classes, d), "%s.weight", name);
+        p.bias = vit_find(w, VIT_SHAPE(classes), "%s.bias", name);
+    }
     vit_read_rows(w, to, c->width, &p, 1);
 }
 
@@ -530,21 +562,12 @@ static void walk_model(vit_walk *w)
 
 /* ---- checking ---- */
 
-/* What timm itself drops when it loads a checkpoint; its SigLIP models without attention pooling
- * are cut from checkpoints that have one. */
-static bool dropped_by_timm(const vit_walk *w, const char *name)
-{
-    bool siglip = strstr(w->cfg->architecture, "siglip");
-    return strstr(name, "pre_logits") || !strcmp(name, "mask_token") ||
-           (siglip && !strncmp(name, "attn_pool.", 10));
-}
-
 /* Every tensor of the file was called for, or is one that timm drops. */
 static int none_left_over(vit_walk *w)
 {
     for (size_t i = 0; i < st_count(w->r); i++) {
         const st_tensor *t = st_at(w->r, i);
-        if (w->used[i] || dropped_by_timm(w, t->name))
+        if (w->used[i] || timm_names_dropped(&w->names, w->cfg, t->name))
             continue;
         return vt_fail(w->st, VT_INPUT,
                        "%s: tensor \"%.64s\" has no place in %s: its forward pass would be wrong "
@@ -604,6 +627,7 @@ int vit_check(vit_needs *needs, const vit_config *cfg, const st_reader *r, const
     vit_model shape;
     vit_walk w = {.r = r, .path = path, .cfg = cfg, .m = &shape, .dtype = dtype, .st = st};
     vit_shape(&shape, cfg, NULL);
+    timm_names_open(&w.names, r);
     if (check(&w))
         return -1;
     *needs = (vit_needs){.parameters = w.parameters, .bytes = w.bytes, .largest = w.largest};
@@ -621,7 +645,7 @@ static int longest(int a, int b)
 static int stages(vit_walk *w)
 {
     const vit_config *c = w->cfg;
-    bool pieces = c->branches > 1 || c->block == VIT_BLOCK_PARALLEL;
+    bool pieces = c->branches > 1 || c->block == VIT_BLOCK_PARALLEL || w->names.clip;
     int side = longest(3 * w->m->attn_width, 2 * w->m->hidden);
     side = longest(longest(side, c->classes), longest(c->pool_hidden, 2 * c->width));
     w->stage = vt_alloc(w->largest, sizeof *w->stage, "weight staging", w->st);
@@ -664,6 +688,7 @@ int vit_load(vit_model *m, const vit_config *cfg, const st_reader *r, const char
     vit_walk w = {
         .r = r, .path = path, .cfg = cfg, .m = m, .dtype = dev->dtype, .st = st, .dev = dev};
     vit_shape(m, cfg, dev);
+    timm_names_open(&w.names, r);
     w.loading = true;
     w.largest = needs->largest;
     w.rows = (size_t)images * (size_t)m->tokens;

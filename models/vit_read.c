@@ -28,9 +28,12 @@ static void note_missing(vit_walk *w, const char *name)
         snprintf(w->missing + n, sizeof w->missing - n, "%s\"%s\"", n ? ", " : "", name);
 }
 
-/* A convolution's kernel may be stored flat, [D, C * ph * pw], by old exporters. */
+/* A convolution's kernel may be stored flat, [D, C * ph * pw], by old exporters; leading ones may be
+ * left out. */
 static bool same_shape(const st_tensor *t, int rank, const uint64_t *shape)
 {
+    for (; rank > t->rank && *shape == 1; rank--)
+        shape++;
     if (t->rank == 2 && rank == 4)
         return t->shape[0] == shape[0] && t->count == shape[0] * shape[1] * shape[2] * shape[3];
     if (t->rank != rank)
@@ -76,7 +79,7 @@ const st_tensor *vit_find(vit_walk *w, int rank, const uint64_t *shape, const ch
     va_end(args);
     if (w->failed)
         return NULL;
-    const st_tensor *t = st_find(w->r, name);
+    const st_tensor *t = timm_names_find(&w->names, name);
     if (w->loading)
         return t;
     if (!t) {
@@ -97,7 +100,7 @@ const st_tensor *vit_peek(const vit_walk *w, const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(name, sizeof name, fmt, args);
     va_end(args);
-    return st_find(w->r, name);
+    return timm_names_find(&w->names, name);
 }
 
 /* ---- reading ---- */
@@ -198,6 +201,16 @@ static void fold_norm(float *weight, float *bias, size_t out, size_t in, const f
     }
 }
 
+static void read_transposed(vit_walk *w, const vit_part *p, size_t in, float *weight)
+{
+    size_t out = p->count;
+    if (!vit_read(w, p->weight, 0, in * out, w->source))
+        return;
+    for (size_t o = 0; o < out; o++)
+        for (size_t i = 0; i < in; i++)
+            weight[o * in + i] = w->source[i * out + o];
+}
+
 void vit_read_rows(vit_walk *w, vt_linear **to, int in, const vit_part *part, int parts)
 {
     size_t out = 0, columns = (size_t)in, at = 0;
@@ -209,7 +222,10 @@ void vit_read_rows(vit_walk *w, vt_linear **to, int in, const vit_part *part, in
     memset(w->bias, 0, out * sizeof *w->bias);
     for (const vit_part *p = part; p < part + parts && !w->failed; at += p->count, p++) {
         float *weight = w->stage + at * columns, *bias = w->bias + at;
-        vit_read(w, p->weight, p->first * columns, p->count * columns, weight);
+        if (p->transposed)
+            read_transposed(w, p, columns, weight);
+        else
+            vit_read(w, p->weight, p->first * columns, p->count * columns, weight);
         if (p->bias && !w->failed)
             vit_read(w, p->bias, p->bias_first, p->count, bias);
         if (p->gamma && !w->failed)

@@ -10,11 +10,13 @@
 #define VT_VIT_READ_H
 
 #include "models/vit.h"
+#include "weights_tools/timm_names.h"
 
 enum { VIT_NAME = 112 };
 
 typedef struct {
     const st_reader *r;
+    timm_names names;
     const char *path;
     const vit_config *cfg;
     vit_model *m; /* while checking: its shapes only */
@@ -68,6 +70,7 @@ typedef struct {
     const st_tensor *scale;            /* LayerScale of its outputs, folded in; NULL: none */
     const float *gamma, *beta;         /* of a norm of its inputs, folded in; NULL: none */
     double factor;                     /* of its outputs; 0: 1 */
+    bool transposed;                   /* the file has [in, out]; all of it is the part */
 } vit_part;
 
 /* Parts above each other: y = [part 0 (x), part 1 (x), ...]. No scale. */

@@ -1,17 +1,21 @@
 #!/usr/bin/env python3
-"""Compares vitrun with timm on models of full size, on random weights.
+"""Compares vitrun with timm on any model, with timm's weights or random ones.
 
-    compare_timm.py --models vit_base_patch16_224,deit3_small_patch16_224 --image cat.png
-    compare_timm.py --models vit_small_patch16_224 --mask-config masks.json --image cat.png
-    compare_timm.py --models vit_base_patch16_224 --device cuda --dtype fp16
+    compare_timm.py vit_base_patch16_dinov3 --pretrained --image cat.png
+    compare_timm.py eva02_base_patch14_448.mim_in22k_ft_in22k_in1k --pretrained --image photos/
+    compare_timm.py vit_small_patch16_224 beit_base_patch16_224 --mask-config masks.json
+    compare_timm.py vit_base_patch16_224 --device cuda --dtype fp16
 
-For each model: timm builds it, every parameter is drawn anew, export_timm.py writes it, vitrun runs
-it on the image (unmasked, and under each mask configuration), and timm computes the same in
-float64. Prints a line a case: the largest difference of a logit, relative to the largest logit.
-Exit status 1 if one is over --allowed, or if vitrun fails. On a GPU the dense case is judged by
-PyTorch in the same type, on the same GPU, over --images random pictures: vitrun's root mean square
-distance from float64 must be at most 1.05 times PyTorch's. Random patterns are vitrun's own:
-compare them as files, written by `vitrun mask --save`. Needs torch, timm, numpy, Pillow, safetensors.
+For each model: timm builds it and loads its weights from the hub, or every parameter is drawn anew;
+export_timm.py writes it; vitrun runs it on the image, or on all of a folder, unmasked and under each
+mask configuration; timm computes the same in float64. Prints a line a case: the largest difference
+of a logit (of a feature, where the model has no head), relative to the largest of them. Exit status
+1 if one is over --allowed, or if vitrun fails.
+
+On a GPU the dense case is judged by PyTorch in the same type, on the same GPU, over --images random
+pictures: vitrun's root mean square distance from float64 must be at most 1.05 times PyTorch's.
+Random patterns are vitrun's own: compare them as files, written by `vitrun mask --save`. Needs
+torch, timm, numpy, Pillow, safetensors.
 """
 import argparse
 import copy
@@ -32,17 +36,30 @@ import timm_masks
 from export_timm import Unsupported, export
 from make_golden import photo, randomise, transform
 
+KINDS = {'fp32': torch.float32, 'tf32': torch.float32, 'bf16': torch.bfloat16,
+         'fp16': torch.float16}
+PICTURES = ('.png', '.jpg', '.jpeg')
 
-def vitrun_logits(args, weights, masks):
-    """What the program prints as logits; raises RuntimeError with its message."""
+
+def pictures(path):
+    """The images of a folder, in the order in which vitrun takes them; or the one."""
+    if not os.path.isdir(path):
+        return [path]
+    found = sorted((name for name in os.listdir(path) if name.lower().endswith(PICTURES)),
+                   key=os.fsencode)
+    return [os.path.join(path, name) for name in found]
+
+
+def vitrun_logits(args, weights, images, masks=None):
+    """What the program prints as logits, [images, outputs]; raises RuntimeError with its message."""
     command = [args.vitrun, '--weights', weights, '--json', '--logits', '--dtype', args.dtype]
     command += ['--device', args.device] + args.option
     if masks:
         command += ['--mask-config', masks]
-    done = subprocess.run([*command, args.image], capture_output=True, text=True)
+    done = subprocess.run([*command, *images], capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f'exit status {done.returncode}: {done.stderr.strip()}')
-    return np.array(json.loads(done.stdout)['results'][0]['logits'])
+    return np.array([result['logits'] for result in json.loads(done.stdout)['results']])
 
 
 @torch.no_grad()
@@ -50,70 +67,75 @@ def timm_logits(model, pixels, config):
     """float64 logits of `model` under the mask configuration file `config` (or None)."""
     masks = [None] * len(model.blocks)
     if config:
+        attns = timm_masks.attentions(model.blocks[0])
         with open(config, encoding='utf-8') as file:
             document = json.load(file)
-        masks = timm_masks.layer_masks(document, len(model.blocks), model.blocks[0].attn.num_heads,
-                                       model.num_prefix_tokens, model.patch_embed.grid_size,
+        masks = timm_masks.layer_masks(document, len(model.blocks),
+                                       len(attns) * attns[0].num_heads, model.num_prefix_tokens,
+                                       model.patch_embed.grid_size,
                                        os.path.dirname(config) or '.')
     with timm_masks.masked(model, masks):
-        return model(pixels)[0].numpy()
-
-
-KINDS = {'fp32': torch.float32, 'tf32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+        return np.concatenate([model(one[None]).numpy() for one in pixels])
 
 
 @torch.no_grad()
 def beside_pytorch(name, model, weights, transformed, args, folder):
-    """Both engines' distances from float64 over several pictures; returns whether vitrun's is too far."""
+    """Both engines' distances from float64 over several pictures; returns whether vitrun's is too
+    far."""
     kind = KINDS[args.dtype]
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.dtype == 'tf32'
-    pictures, pixels = [], []
+    made, pixels = [], []
     for i in range(args.images):
-        pictures.append(os.path.join(folder, f'{i}.png'))
-        Image.fromarray(np.random.default_rng(i).integers(0, 256, (256, 256, 3), dtype=np.uint8)).resize(
-            (300, 280), Image.Resampling.BICUBIC).save(pictures[-1])
-        pixels.append(transformed(Image.open(pictures[-1])))
+        made.append(os.path.join(folder, f'{i}.png'))
+        noise = np.random.default_rng(i).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((300, 280), Image.Resampling.BICUBIC).save(made[-1])
+        pixels.append(transformed(Image.open(made[-1])))
     pixels = torch.stack(pixels)
     exact = copy.deepcopy(model).cuda().double()(pixels.double().cuda()).cpu().numpy()
     theirs = model.cuda().to(kind)(pixels.to(kind).cuda()).double().cpu().numpy()
-    command = [args.vitrun, '--weights', weights, '--json', '--logits', '--dtype', args.dtype, '--device', args.device]
-    done = subprocess.run([*command, *args.option, *pictures], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(f'exit status {done.returncode}: {done.stderr.strip()}')
-    ours = np.array([r['logits'] for r in json.loads(done.stdout)['results']])
-    far = [(np.sqrt(np.square(x - exact).mean()) / np.abs(exact).max(), np.abs(x - exact).max() / np.abs(exact).max())
+    ours = vitrun_logits(args, weights, made)
+    largest = np.abs(exact).max()
+    far = [(np.sqrt(np.square(x - exact).mean()) / largest, np.abs(x - exact).max() / largest)
            for x in (ours, theirs)]
     good = far[0][0] <= 1.05 * far[1][0]
-    print(f'{name:44} {args.dtype} from float64, rms (max): vitrun {far[0][0]:.2e} ({far[0][1]:.2e})  PyTorch '
-          f'{far[1][0]:.2e} ({far[1][1]:.2e})  {"ok" if good else "TOO FAR"}', flush=True)
+    print(f'{name:44} {args.dtype} from float64, rms (max): vitrun {far[0][0]:.2e} '
+          f'({far[0][1]:.2e})  PyTorch {far[1][0]:.2e} ({far[1][1]:.2e})  '
+          f'{"ok" if good else "TOO FAR"}', flush=True)
     return not good
+
+
+def build(name, args, weights):
+    """The model, exported to the file `weights`; and its preprocessing."""
+    model = timm.create_model(name, pretrained=args.pretrained).eval()
+    if not args.pretrained:
+        randomise(model, zlib.crc32(name.encode()))
+    export(model, weights)
+    with safe_open(weights, 'pt') as file:
+        cfg = json.loads(file.metadata()['vitrun.config'])['pretrained_cfg']
+    return model, transform(cfg, model.patch_embed.img_size)
 
 
 def compare(name, args, folder):
     """Prints the cases of one model; returns the number that failed."""
-    model = timm.create_model(name).eval()
-    randomise(model, zlib.crc32(name.encode()))
     weights = os.path.join(folder, 'model.safetensors')
-    export(model, weights)
-    with safe_open(weights, 'pt') as file:
-        cfg = json.loads(file.metadata()['vitrun.config'])['pretrained_cfg']
-    picture = Image.open(args.image).convert('L' if model.in_chans == 1 else 'RGB')
-    transformed = transform(cfg, model.patch_embed.img_size)
-    failed = 0
+    model, transformed = build(name, args, weights)
     if args.device != 'cpu' and not args.mask_config:
         return int(beside_pytorch(name, model, weights, transformed, args, folder))
-    model = model.double()
-    pixels = transformed(picture).double()[None]
+    model, failed = model.double(), 0
+    mode = 'L' if model.patch_embed.proj.in_channels == 1 else 'RGB'
+    images = pictures(args.image)
+    pixels = [transformed(Image.open(path).convert(mode)).double() for path in images]
     for config in [None, *args.mask_config]:
         expected = timm_logits(model, pixels, config)
         case = f'{name:44} {os.path.basename(config) if config else "dense":24}'
         try:
-            found = vitrun_logits(args, weights, config)
+            found = vitrun_logits(args, weights, images, config)
         except RuntimeError as error:
             print(f'{case} {error}', flush=True)
             failed += 1
             continue
-        difference = np.abs(found - expected).max() / np.abs(expected).max()
+        largest = np.abs(expected).max(1, keepdims=True)
+        difference = (np.abs(found - expected) / largest).max()
         good = difference <= args.allowed
         failed += not good
         print(f'{case} {difference:.2e}  {"ok" if good else "TOO FAR"}', flush=True)
@@ -122,15 +144,18 @@ def compare(name, args, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--models', required=True, help='timm names, separated by commas')
+    parser.add_argument('models', nargs='+', help="timm's names, with or without .tag")
+    parser.add_argument('--pretrained', action='store_true',
+                        help="timm's weights from the hub (default: random ones)")
     parser.add_argument('--vitrun', default='build/vitrun',
                         help='the program (default: %(default)s)')
-    parser.add_argument('--image', help='an image file (default: a made-up one)')
+    parser.add_argument('--image', help='an image, or a folder of images (default: a made-up one)')
     parser.add_argument('--mask-config', action='append', default=[], metavar='FILE',
                         help='compare under these masks too; may be repeated')
     parser.add_argument('--allowed', type=float, default=1e-4, help='default: %(default)s')
     parser.add_argument('--dtype', default='fp32')
-    parser.add_argument('--images', type=int, default=8, help='pictures of a comparison on a GPU (default: %(default)s)')
+    parser.add_argument('--images', type=int, default=8,
+                        help='pictures of a comparison on a GPU (default: %(default)s)')
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--option', action='append', default=[], metavar='OPTION',
                         help='one more argument for vitrun, as in --option=--kernel=sparse')
@@ -140,11 +165,14 @@ def main():
         if not args.image:
             args.image = os.path.join(folder, 'photo.png')
             photo(500, 375).save(args.image)
-        for name in args.models.split(','):
+        for name in args.models:
             try:
                 failed += compare(name, args, folder)
             except Unsupported as error:
                 print(f'{name}: vitrun cannot run this model: {error}')
+                failed += 1
+            except (RuntimeError, OSError, ValueError) as error:
+                print(f'{name}: {error}')
                 failed += 1
     sys.exit(1 if failed else 0)
 

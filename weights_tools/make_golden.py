@@ -14,6 +14,8 @@ import functools
 import inspect
 import json
 import os
+import re
+import sys
 import zlib
 
 import numpy as np
@@ -22,9 +24,10 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch
 from timm.data import create_transform
 from timm.layers import resample_abs_pos_embed
-from timm.models import VisionTransformer
+from timm.models import VisionTransformer, clean_state_dict
 from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 
 import timm_masks
@@ -126,15 +129,15 @@ FAMILIES = {
     'dinov2_giant': (lambda: named('vit_giant_patch14_dinov2', embed_dim=24, num_classes=0,
                                    mlp_ratio=4), 'BF16'),
     'aimv2': (lambda: named('aimv2_large_patch14_224', num_classes=0), 'F16'),
-    'beit3': (lambda: named('beit3_base_patch16_224', embed_dim=24), 'F32'),
+    'beit3': (lambda: named('beit3_base_patch16_224', embed_dim=24), 'F16'),
     'eva_giant': (lambda: named('eva_giant_patch14_224', embed_dim=24), 'F16'),
     'eva02_tiny': (lambda: named('eva02_tiny_patch14_336', embed_dim=24), 'F16'),
-    'eva02_base': (lambda: named('eva02_base_patch14_448', embed_dim=24), 'F32'),
+    'eva02_base': (lambda: named('eva02_base_patch14_448', embed_dim=24), 'F16'),
     'eva02_clip': (lambda: named('eva02_base_patch16_clip_224', embed_dim=24), 'BF16'),
     'eva02_enormous': (lambda: named('eva02_enormous_patch14_clip_224', embed_dim=24), 'F16'),
     'rope_gap': (lambda: named('vit_medium_patch16_rope_reg1_gap_256', embed_dim=24), 'F16'),
     'rope_axial': (lambda: named('vit_small_patch16_rope_224', embed_dim=24), 'F16'),
-    'rope_mixed': (lambda: named('vit_small_patch16_rope_mixed_ape_224', embed_dim=24), 'F32'),
+    'rope_mixed': (lambda: named('vit_small_patch16_rope_mixed_ape_224', embed_dim=24), 'F16'),
     'dinov3': (lambda: named('vit_small_patch16_dinov3', embed_dim=24, num_classes=0), 'F16'),
     'dinov3_qkvb': (lambda: named('vit_small_plus_patch16_dinov3_qkvb', embed_dim=24,
                                   num_classes=0), 'BF16'),
@@ -142,21 +145,94 @@ FAMILIES = {
     'pe_spatial': (lambda: named('vit_pe_spatial_tiny_patch16_512', embed_dim=24, num_classes=0),
                    'F16'),
     'sapiens2': (lambda: named('vit_base_patch16_sapiens2', num_classes=0, img_size=(64, 48),
-                               num_heads=4, num_kv_heads=[4, 2]), 'F32'),
+                               num_heads=4, num_kv_heads=[4, 2]), 'F16'),
     'beit': (lambda: named('beit_base_patch16_224', embed_dim=24), 'F32'),
     'relpos': (lambda: named('vit_relpos_small_patch16_224', embed_dim=24), 'F16'),
     'relpos_cls': (lambda: named('vit_relpos_base_patch16_clsgap_224', embed_dim=24), 'F16'),
     'srelpos': (lambda: named('vit_srelpos_small_patch16_224', embed_dim=24), 'F16'),
-    'relpos_rpn': (lambda: named('vit_relpos_base_patch16_rpn_224', embed_dim=24), 'F32'),
-    'relpos_swin': (relative, 'F32'),
+    'relpos_rpn': (lambda: named('vit_relpos_base_patch16_rpn_224', embed_dim=24), 'F16'),
+    'relpos_swin': (relative, 'F16'),
     'rpn': (lambda: named('vit_base_patch16_rpn_224', embed_dim=24), 'F16'),
     'xp': (lambda: named('vit_base_patch16_xp_224', embed_dim=24), 'F16'),
     'pwee': (lambda: named('vit_pwee_patch16_reg1_gap_256', embed_dim=24), 'F16'),
     'branches': (lambda: named('vit_small_patch16_18x2_224', embed_dim=24), 'F16'),
-    'dwee': (lambda: named('vit_dwee_patch16_reg1_gap_256', embed_dim=24), 'F32'),
+    'dwee': (lambda: named('vit_dwee_patch16_reg1_gap_256', embed_dim=24), 'F16'),
     'dpwee': (lambda: named('vit_dpwee_patch16_reg1_gap_256', embed_dim=24), 'F16'),
     'tipsv2': (lambda: named('vit_base_patch14_reg1_tipsv2', embed_dim=24, num_classes=0), 'F16'),
 }
+
+
+# Checkpoints by other names than timm's: as their authors published them.
+
+def renamed(rules):
+    """A function that applies rules (timm's text, theirs) to the names of a state_dict, in order."""
+    def rename(state):
+        found = {}
+        for name, value in state.items():
+            for ours, theirs in rules:
+                name = re.sub(ours, theirs, name)
+            found[name] = value
+        return found
+    return rename
+
+
+def openai_names(state):
+    """One of two towers, with a projection that is transposed and has no bias."""
+    state = renamed([
+        (r'^patch_embed\.proj', 'conv1'), (r'^pos_embed', 'positional_embedding'),
+        (r'^cls_token', 'class_embedding'), (r'^norm_pre', 'ln_pre'), (r'^norm\.', 'ln_post.'),
+        (r'^blocks', 'transformer.resblocks'), (r'\.norm(\d)', r'.ln_\1'),
+        (r'attn\.qkv\.', 'attn.in_proj_'), (r'attn\.proj', 'attn.out_proj'),
+        (r'mlp\.fc1', 'mlp.c_fc'), (r'mlp\.fc2', 'mlp.c_proj'), (r'^', 'visual.')])(state)
+    state['visual.proj'] = state.pop('visual.head.weight').T.contiguous()
+    del state['visual.head.bias']
+    for name in ('class_embedding', 'positional_embedding'):
+        state['visual.' + name] = state['visual.' + name][0].squeeze(0)
+    state['logit_scale'] = torch.ones(1, dtype=state['visual.proj'].dtype)
+    return state
+
+
+def dinov2_names(state):
+    """Registers beside a position embedding that has a place for the class token."""
+    state = renamed([(r'^reg_token', 'register_tokens'), (r'mlp\.fc1', 'mlp.w12'),
+                     (r'mlp\.fc2', 'mlp.w3')])(state)
+    place = torch.full_like(state['cls_token'], 0.25)
+    state['cls_token'] = state['cls_token'] - place
+    state['pos_embed'] = torch.cat([place, state['pos_embed']], 1)
+    state['mask_token'] = torch.zeros_like(place[0])
+    return state
+
+
+def dinov3_names(state):
+    """One bias of which the keys' part is masked."""
+    state = renamed([(r'^reg_token', 'storage_tokens'), (r'gamma_(\d)', r'ls\1.gamma'),
+                     (r'mlp\.fc1_g', 'mlp.w1'), (r'mlp\.fc1_x', 'mlp.w2'),
+                     (r'mlp\.fc2', 'mlp.w3')])(state)
+    for name in [name for name in state if name.endswith('q_bias')]:
+        attn = name[:-len('q_bias')]
+        q, v = state.pop(name), state.pop(attn + 'v_bias')
+        state[attn + 'qkv.bias'] = torch.cat([q, torch.full_like(q, 3.0), v])
+        state[attn + 'qkv.bias_mask'] = torch.cat([q * 0 + 1, q * 0, q * 0 + 1])
+    state['rope_embed.periods'] = torch.ones(4, dtype=q.dtype)
+    state['mask_token'] = torch.zeros_like(state['cls_token'][0])
+    return state
+
+
+EVA_NAMES = renamed([
+    (r'q_proj\.bias', 'q_bias'), (r'v_proj\.bias', 'v_bias'), (r'mlp\.fc1_g', 'mlp.w1'),
+    (r'mlp\.fc1_x', 'mlp.w2'), (r'mlp\.fc2', 'mlp.w3'), (r'mlp\.norm', 'mlp.ffn_ln'),
+    (r'attn\.norm', 'attn.inner_attn_ln'), (r'^', 'visual.')])
+ORIGINALS = {
+    'openai': (lambda: named('vit_base_patch16_clip_224', embed_dim=24), 'F16', openai_names),
+    'dinov2_fb': (lambda: named('vit_giant_patch14_reg4_dinov2', num_classes=0, embed_dim=24,
+                                mlp_ratio=4), 'F32', dinov2_names),
+    'dinov3_fb': (lambda: named('vit_small_plus_patch16_dinov3_qkvb', embed_dim=24,
+                                num_classes=0), 'F16', dinov3_names),
+    'eva_baai': (lambda: named('eva02_base_patch16_clip_224', embed_dim=24), 'F16', EVA_NAMES),
+    'module': (lambda: named('vit_tiny_patch16_224', embed_dim=24), 'F16',
+               renamed([(r'^', 'module.')])),
+}
+FAMILIES.update({name: row[:2] for name, row in ORIGINALS.items()})
 FEW_MASKS = ('axial', 'per_head', 'columns', 'empty_rows')
 MODELS.update(FAMILIES)
 DTYPES = {'F32': torch.float32, 'F16': torch.float16, 'BF16': torch.bfloat16}
@@ -260,6 +336,21 @@ def randomise(model, seed):
         p.copy_(value)
 
 
+@torch.no_grad()
+def save_as_published(name, model, path):
+    """Gives the tensors of a file the names that ORIGINALS says; timm's loader must undo it."""
+    rename = ORIGINALS[name][2]
+    with safe_open(path, 'pt') as file:
+        metadata = file.metadata()
+        state = {key: file.get_tensor(key) for key in file.keys()}
+    published = rename(state)
+    module = sys.modules[type(model).__module__]
+    filtered = module.checkpoint_filter_fn(clean_state_dict(dict(published)), model)
+    for key, value in state.items():
+        torch.testing.assert_close(filtered[key], value, check_dtype=False)
+    save_torch({key: value.contiguous() for key, value in published.items()}, path, metadata)
+
+
 def sort_header(path):
     """Orders the metadata of a .safetensors file, which its writer leaves to chance."""
     with open(path, 'r+b') as file:
@@ -335,10 +426,14 @@ def make(name, folder, image):
     torch.manual_seed(0)
     model = build().eval()
     randomise(model, zlib.crc32(name.encode()))
+    if name == 'openai':
+        torch.nn.init.zeros_(model.head.bias)
     path = os.path.join(folder, name + '.safetensors')
     for p in model.parameters():  # and nothing that is not saved
         p.data = p.data.to(DTYPES[dtype])
     export(model, path)
+    if name in ORIGINALS:
+        save_as_published(name, model, path)
     sort_header(path)
     os.chmod(path, 0o644)
     model.float()

@@ -8,6 +8,7 @@
  */
 #include "weights_tools/file.h"
 #include "weights_tools/timm_build.h"
+#include "weights_tools/timm_names.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -280,10 +281,20 @@ static int choose_arch(timm_build *b, const sources *s, const timm_options *opt,
 
 /* ---- what follows ---- */
 
+/* By timm's name; NULL: absent, or no file. */
+static const st_tensor *find_tensor(const st_reader *r, const char *name)
+{
+    timm_names names;
+    if (!r)
+        return NULL;
+    timm_names_open(&names, r);
+    return timm_names_find(&names, name);
+}
+
 /* Patches in the saved position embedding, 0 where there is none to look at. */
 static uint64_t saved_patches(const vit_config *v, const st_reader *r)
 {
-    const st_tensor *t = r && v->pos_embed ? st_find(r, "pos_embed") : NULL;
+    const st_tensor *t = v->pos_embed ? find_tensor(r, "pos_embed") : NULL;
     uint64_t prefix =
         v->no_embed_class ? 0 : (uint64_t)v->class_token + v->dist_token + (uint64_t)v->reg_tokens;
     return t && t->rank == 3 && t->shape[1] > prefix ? t->shape[1] - prefix : 0;
@@ -355,7 +366,7 @@ static void settle(timm_build *b, const st_reader *r, const timm_options *opt)
         b->from[FACT_FC_NORM] = b->from[FACT_GLOBAL_POOL];
     v->fc_norm = v->final_norm && (b->fc_norm < 0 ? pool_wants_fc_norm(v->pool) : b->fc_norm);
     settle_sizes(b, r, opt);
-    const st_tensor *head = r ? st_find(r, "head.weight") : NULL;
+    const st_tensor *head = find_tensor(r, "head.weight");
     if (b->from[FACT_NUM_CLASSES] <= VT_FROM_ARCH && head && head->rank == 2 &&
         head->shape[0] <= 10000000) {
         v->classes = (int)head->shape[0];

@@ -164,23 +164,42 @@ static void each_absent_tensor_is_named(void **state)
     }
 }
 
-static void names_of_a_wrapped_model_are_recognised(void **state)
+static size_t prefixed(st_entry *e, const char *prefix)
+{
+    static char names[ROOM][64];
+    size_t n = tensors(e);
+    for (size_t i = 0; i < n; i++) {
+        snprintf(names[i], sizeof names[i], "%s%s", prefix, e[i].name);
+        e[i].name = names[i];
+    }
+    return n;
+}
+
+static void names_of_a_wrapped_model_are_taken_as_timm_takes_them(void **state)
 {
     (void)state;
-    static const char *const prefixes[] = {"module.", "_orig_mod.", "visual.trunk."};
-    static char names[ROOM][64];
+    static const char *const prefixes[] = {"module.", "_orig_mod.", "module._orig_mod.",
+                                           "visual.trunk."};
+    vt_status st;
+    st_entry e[ROOM + 1];
+    for (int p = 0; p < 4; p++)
+        assert_true(load(e, prefixed(e, prefixes[p]), &tiny, &st) > 0);
+    /* a tower stands beside others, a wrapped model does not */
+    size_t n = prefixed(e, "visual.trunk.");
+    e[n] = e[0], e[n].name = "text.token_embedding.weight";
+    assert_true(load(e, n + 1, &tiny, &st) > 0);
+    n = prefixed(e, "module.");
+    e[n] = e[0], e[n].name = "text.token_embedding.weight";
+    must_fail(e, n + 1, &tiny, "text.token_embedding.weight");
+}
+
+static void names_behind_another_prefix_are_recognised(void **state)
+{
+    (void)state;
     st_entry e[ROOM];
-    for (int p = 0; p < 3; p++) {
-        char text[64];
-        size_t n = tensors(e);
-        for (size_t i = 0; i < n; i++) {
-            snprintf(names[i], sizeof names[i], "%s%s", prefixes[p], e[i].name);
-            e[i].name = names[i];
-        }
-        snprintf(text, sizeof text, "begin with \"%s\"", prefixes[p]);
-        must_fail(e, n, &tiny, text);
-        must_fail(e, n, &tiny, "expected \"patch_embed.proj.weight\", ");
-    }
+    size_t n = prefixed(e, "student.backbone.");
+    must_fail(e, n, &tiny, "begin with \"student.backbone.\"");
+    must_fail(e, n, &tiny, "expected \"patch_embed.proj.weight\", ");
 }
 
 static void each_wrong_shape_shows_both_sides(void **state)
@@ -267,7 +286,8 @@ int main(void)
         cmocka_unit_test(a_fitting_checkpoint_loads),
         cmocka_unit_test(a_flat_patch_kernel_is_taken_too),
         cmocka_unit_test(each_absent_tensor_is_named),
-        cmocka_unit_test(names_of_a_wrapped_model_are_recognised),
+        cmocka_unit_test(names_of_a_wrapped_model_are_taken_as_timm_takes_them),
+        cmocka_unit_test(names_behind_another_prefix_are_recognised),
         cmocka_unit_test(each_wrong_shape_shows_both_sides),
         cmocka_unit_test(foreign_tensors_are_refused_but_not_what_timm_drops),
         cmocka_unit_test(switches_call_for_their_tensors),
