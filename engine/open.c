@@ -288,5 +288,7 @@ int vitrun_architecture_at(int i, vitrun_architecture *out)
                                  .image_width = a->vit.img_w,
                                  .patch = a->vit.patch_h,
                                  .missing = a->unsupported};
+    if (!a->unsupported)
+        timm_parts(&a->vit, out->parts, sizeof out->parts);
     return 0;
 }

@@ -123,6 +123,7 @@ VITRUN_API const char *vitrun_label(const vitrun_model *model, int index); /* NU
 typedef struct {
     const char *name;
     int layers, heads, width, image_height, image_width, patch;
+    char parts[200];     /* what it has beyond, or lacks of, the plain ViT; "" for that */
     const char *missing; /* NULL: supported; else the switch that vitrun lacks */
 } vitrun_architecture;
 VITRUN_API int vitrun_architecture_at(int i, vitrun_architecture *out);

@@ -112,6 +112,47 @@ static void other_text(const timm_config *c, fact_id f, char *out, size_t n)
         word_text(c, f, out, n);
 }
 
+void timm_parts(const vit_config *v, char *out, size_t room)
+{
+    static const char *const pools[] = {"", "mean of tokens", "maximum of tokens",
+                                        "mean and maximum of tokens", "attention pooling"};
+    static const char *const ropes[] = {"", "rope", "mixed rope", "dinov3 rope"};
+    char registers[24];
+    snprintf(registers, sizeof registers, "%d register%s", v->reg_tokens,
+             v->reg_tokens == 1 ? "" : "s");
+    const struct {
+        bool there;
+        const char *text;
+    } parts[] = {{!v->class_token, "no class token"},
+                 {v->dist_token, "distillation token"},
+                 {v->reg_tokens > 0, registers},
+                 {!v->pos_embed, "no position embedding"},
+                 {v->rope != VIT_ROPE_NONE, ropes[v->rope]},
+                 {v->rel_pos == VIT_BIAS_TABLE, "relative position bias"},
+                 {v->rel_pos > VIT_BIAS_TABLE, "relative position MLP"},
+                 {v->rms_norm, "RMSNorm"},
+                 {v->patch_norm, "norm of patches"},
+                 {v->pre_norm, "norm before the blocks"},
+                 {v->block == VIT_BLOCK_POST, "norm behind attention and MLP"},
+                 {v->block == VIT_BLOCK_PARALLEL, "attention beside the MLP"},
+                 {v->branches > 1, "two attentions, two MLPs"},
+                 {v->differential, "differential attention"},
+                 {v->qk_norm, "norm of q and k"},
+                 {v->attn_norm, "norm before proj"},
+                 {v->mlp_norm, "norm inside the MLP"},
+                 {v->gated_mlp, "SwiGLU"},
+                 {v->act == VT_ACT_GELU_TANH, "GELU by tanh"},
+                 {v->act == VT_ACT_QUICK_GELU, "QuickGELU"},
+                 {v->layer_scale, "layer scale"},
+                 {v->pool != VT_POOL_TOKEN, pools[v->pool]},
+                 {!v->final_norm, "no final norm"}};
+    size_t at = 0;
+    *out = 0;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts && at < room; i++)
+        if (parts[i].there)
+            at += (size_t)snprintf(out + at, room - at, "%s%s", at ? ", " : "", parts[i].text);
+}
+
 int timm_card(timm_config *c, const vt_origin *from, vt_status *st)
 {
     c->fact = vt_alloc(FACTS, sizeof *c->fact, "model card", st);

@@ -121,6 +121,10 @@ int timm_config_load(timm_config *out, const char *weights, const st_reader *rea
                      const timm_options *opt, vt_status *st);
 void timm_config_free(timm_config *c);
 
+/* What a model has beyond timm's original ViT, or lacks of it, in words: "4 registers, SwiGLU"; what
+ * does not fit is cut. */
+void timm_parts(const vit_config *v, char *out, size_t room);
+
 const char *vt_origin_name(vt_origin o); /* "config.json", "command line", ... */
 
 /* The closest of `names` (NULL-terminated list) to a mistyped one, or NULL if none is near. */

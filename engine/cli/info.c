@@ -13,6 +13,7 @@ static json_t *architecture_json(const vitrun_architecture *a)
     cli_set(entry, "width", cli_integer((uint64_t)a->width));
     cli_set(entry, "image", json_pack("[ii]", a->image_height, a->image_width));
     cli_set(entry, "patch", cli_integer((uint64_t)a->patch));
+    cli_set(entry, "parts", cli_text(a->parts));
     return entry;
 }
 
@@ -40,9 +41,9 @@ static void list_json(cli_io *io)
 static void list_text(FILE *f)
 {
     vitrun_architecture a;
-    cli_table *t = cli_table_new("lrrrrr");
+    cli_table *t = cli_table_new("lrrrrrl");
     cli_cells(t, (const char *const[]){"architecture", "layers", "heads", "width", "image", "patch",
-                                       NULL});
+                                       "beside the plain ViT", NULL});
     for (int i = 0; (i = next_supported(i, &a)) > 0;) {
         cli_cell(t, "%s", a.name);
         cli_cell(t, "%d", a.layers);
@@ -50,6 +51,7 @@ static void list_text(FILE *f)
         cli_cell(t, "%d", a.width);
         cli_cell(t, "%dx%d", a.image_height, a.image_width);
         cli_cell(t, "%d", a.patch);
+        cli_cell(t, "%s", a.parts);
     }
     cli_table_end(t, 0, f);
 }

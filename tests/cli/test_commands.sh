@@ -20,7 +20,9 @@ succeeds info --list
 says vit_base_patch16_224
 succeeds info --list --json
 holds 'any(a["architecture"] == "vit_base_patch16_224" and a["layers"] == 12 and
-    a["image"] == [224, 224] and a["patch"] == 16 for a in d["architectures"])'
+    a["image"] == [224, 224] and a["patch"] == 16 and a["parts"] == "" for a in d["architectures"])'
+holds 'any(a["architecture"] == "beit_base_patch16_224" and
+    "relative position bias" in a["parts"] for a in d["architectures"])'
 ok "info: model card, layers, list"
 
 # axial_2d on H x W: each patch sees its row and its column
