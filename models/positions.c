@@ -247,7 +247,7 @@ static void from_table(vit_walk *w, const st_tensor *t, float *out, int fh, int 
  * takes logarithms to base 8. */
 static double log_distance(int distance, int grid, bool swin)
 {
-    double x = swin ? 8.0 * distance / (grid - 1) : distance;
+    double x = swin && distance ? 8.0 * distance / (grid - 1) : distance;
     double l = swin ? log2(1 + fabs(x)) / 3 : log(1 + fabs(x));
     return x < 0 ? -l : l;
 }
@@ -290,8 +290,9 @@ static void from_mlp(vit_walk *w, const bias_mlp *p, float *out)
         double v = mlp_of(p, weights, heads, head, log_distance(dy, m->grid_h, swin),
                           log_distance(dx, m->grid_w, swin));
         set_distance(w, out + head * s.stride, &s, at_distance, swin ? 16 / (1 + exp(-v)) : v);
-        set_prefix(w, out + head * s.stride, &s, none);
     }
+    for (size_t head = 0; head < heads && !w->failed; head++)
+        set_prefix(w, out + head * s.stride, &s, none);
     vt_free(weights);
 }
 
