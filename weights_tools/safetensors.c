@@ -2,8 +2,8 @@
  *
  *   u64 N (little endian) | N bytes of JSON: st_header.c | the tensors' bytes, without gaps
  *
- * A hub folder is model.safetensors, or model.safetensors.index.json, whose weight_map says in
- * which shard each tensor lies. Tensors may start at any byte, so values are read through a buffer,
+ * A hub folder is model.safetensors; or model.safetensors.index.json, whose weight_map says in which
+ * shard each tensor lies; or open_clip_model.safetensors, a CLIP model with the text's tower. Tensors may start at any byte, so values are read through a buffer,
  * except F32, which goes straight to its place.
  */
 #include "weights_tools/file.h"
@@ -273,11 +273,6 @@ static int nothing_there(const char *folder, vt_status *st)
     }
     if (d)
         closedir(d);
-    if (strncmp(other, "open_clip", 9) == 0)
-        return vt_fail(st, VT_INPUT,
-                       "%s: no model.safetensors there; %s holds a whole CLIP model: export its "
-                       "image tower with weights_tools/export_timm.py",
-                       folder, other);
     if (*other)
         return vt_fail(st, VT_INPUT,
                        "%s: no model.safetensors there (there is %s: give that file's path)",
@@ -293,22 +288,21 @@ static int nothing_there(const char *folder, vt_status *st)
 
 static int open_folder(st_reader *r, const char *folder, vt_status *st)
 {
-    char *single = vt_file_join(folder, "model.safetensors", st);
-    char *index = vt_file_join(folder, "model.safetensors.index.json", st);
-    int rc = -1;
-    if (single && index) {
-        if (access(single, F_OK) == 0) {
-            rc = open_one(r, single, st);
-            single = NULL;
-        } else if (access(index, F_OK) == 0) {
-            rc = open_index(r, folder, index, st);
-        } else {
-            rc = nothing_there(folder, st);
-        }
+    static const char *const names[] = {"model.safetensors", "model.safetensors.index.json",
+                                        "open_clip_model.safetensors"};
+    for (int i = 0; i < 3; i++) {
+        char *path = vt_file_join(folder, names[i], st);
+        if (!path)
+            return -1;
+        bool there = access(path, F_OK) == 0;
+        if (there && i != 1)
+            return open_one(r, path, st);
+        int rc = there ? open_index(r, folder, path, st) : 0;
+        vt_free(path);
+        if (there)
+            return rc;
     }
-    vt_free(single);
-    vt_free(index);
-    return rc;
+    return nothing_there(folder, st);
 }
 
 /* An index file given by its own path: the shards lie beside it. */

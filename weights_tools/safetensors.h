@@ -55,7 +55,8 @@ typedef struct {
 typedef struct st_reader st_reader;
 
 /* `path` names a .safetensors file, or a folder as the hub lays it out: model.safetensors, or
- * model.safetensors.index.json with its shards (every shard's tensors must be those of weight_map).
+ * model.safetensors.index.json with its shards (every shard's tensors must be those of weight_map),
+ * or open_clip_model.safetensors.
  * Reads and checks all headers; no tensor bytes. NULL with st set on failure. */
 st_reader *st_open(const char *path, vt_status *st);
 void st_close(st_reader *r); /* NULL is fine */

@@ -691,9 +691,9 @@ static void a_folder_without_weights_says_what_lies_there(void **state)
     assert_null(st_open(in_dir("other"), &st));
     assert_non_null(strstr(st.text, "there is vit.safetensors: give that file's path"));
     put_shard(in_dir("other/open_clip_model.safetensors"), "a", 1);
-    assert_null(st_open(in_dir("other"), &st));
-    assert_non_null(strstr(st.text, "open_clip_model.safetensors holds a whole CLIP model"));
-    assert_int_equal(st.code, VT_INPUT);
+    st_reader *r = st_open(in_dir("other"), &st); /* a whole CLIP model */
+    assert_non_null(r);
+    st_close(r);
 }
 
 /* ---- writing ---- */
