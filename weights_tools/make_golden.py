@@ -192,6 +192,19 @@ def openai_names(state):
     return state
 
 
+def perception_names(state):
+    """OpenAI's names, and attention pooling with one projection of q, k and v."""
+    pool = {kind: torch.cat([state.pop(f'attn_pool.{part}.{kind}') for part in ('q', 'kv')])
+            for kind in ('weight', 'bias')}
+    state = renamed([(r'^attn_pool\.latent', 'attn_pool.probe'),
+                     (r'^attn_pool\.norm', 'attn_pool.layernorm'),
+                     (r'^attn_pool\.proj', 'attn_pool.attn.out_proj')])(state)
+    state = openai_names(state)
+    for kind, value in pool.items():
+        state['visual.attn_pool.attn.in_proj_' + kind] = value
+    return state
+
+
 def dinov2_names(state):
     """Registers beside a position embedding that has a place for the class token."""
     state = renamed([(r'^reg_token', 'register_tokens'), (r'mlp\.fc1', 'mlp.w12'),
@@ -224,6 +237,8 @@ EVA_NAMES = renamed([
     (r'attn\.norm', 'attn.inner_attn_ln'), (r'^', 'visual.')])
 ORIGINALS = {
     'openai': (lambda: named('vit_base_patch16_clip_224', embed_dim=24), 'F16', openai_names),
+    'pe_meta': (lambda: named('vit_pe_core_base_patch16_224', embed_dim=24, attn_pool_num_heads=4),
+                'F16', perception_names),
     'dinov2_fb': (lambda: named('vit_giant_patch14_reg4_dinov2', num_classes=0, embed_dim=24,
                                 mlp_ratio=4), 'F32', dinov2_names),
     'dinov3_fb': (lambda: named('vit_small_plus_patch16_dinov3_qkvb', embed_dim=24,
@@ -426,7 +441,7 @@ def make(name, folder, image):
     torch.manual_seed(0)
     model = build().eval()
     randomise(model, zlib.crc32(name.encode()))
-    if name == 'openai':
+    if name in ('openai', 'pe_meta'):
         torch.nn.init.zeros_(model.head.bias)
     path = os.path.join(folder, name + '.safetensors')
     for p in model.parameters():  # and nothing that is not saved
