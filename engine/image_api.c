@@ -114,3 +114,10 @@ int vitrun_save_f32(const char *path, const char *name, const float *data, const
                     "%s: what format? (expected a name that ends in .npy or .safetensors)", path);
     return failed ? vitrun_fail(err, &st) : 0;
 }
+
+int vitrun_save_bytes(const char *path, const void *bytes, size_t size, vitrun_error *err)
+{
+    vt_status st = {0};
+    vt_file_part part = {bytes, size};
+    return vt_write_file(path, &part, 1, &st) ? vitrun_fail(err, &st) : 0;
+}

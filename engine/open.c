@@ -225,6 +225,47 @@ vitrun_model *vitrun_open(const vitrun_options *options, vitrun_error *err)
     return m;
 }
 
+/* A shallow copy of what the models share; masks, plans and facts are the variant's own. */
+static int open_variant(vitrun_model *m, const vitrun_model *base, const vitrun_options *o,
+                        vt_status *st)
+{
+    m->shares = true;
+    m->dev = base->dev;
+    m->cfg = base->cfg;
+    m->vit = base->vit;
+    m->planned_images = o->batch ? o->batch : base->planned_images;
+    m->max_memory = o->max_memory;
+    return load_masks(m, o, st) || plan(m, o, st) || warn(m, st) || describe(m, st) ? -1 : 0;
+}
+
+vitrun_model *vitrun_variant(const vitrun_model *base, const vitrun_options *options,
+                             vitrun_error *err)
+{
+    double start = vt_now_ms();
+    vt_status st = {0};
+    vitrun_model *m = NULL;
+    if (check_options(options, &st) == 0)
+        m = vt_alloc(1, sizeof *m, "variant", &st);
+    if (m && open_variant(m, base, options, &st)) {
+        vitrun_close(m);
+        m = NULL;
+    }
+    if (m)
+        m->info.load_ms = vt_now_ms() - start;
+    else
+        vitrun_fail(err, &st);
+    return m;
+}
+
+static void free_weights(vitrun_model *m)
+{
+    if (m->vit.dev)
+        vit_free(&m->vit);
+    if (m->dev)
+        m->dev->ops->close(m->dev);
+    timm_config_free(&m->cfg);
+}
+
 void vitrun_close(vitrun_model *m)
 {
     if (!m)
@@ -235,11 +276,8 @@ void vitrun_close(vitrun_model *m)
     vt_free(m->facts);
     vt_plans_free(&m->plans);
     vt_masks_free(m->masks);
-    if (m->vit.dev)
-        vit_free(&m->vit);
-    if (m->dev)
-        m->dev->ops->close(m->dev);
-    timm_config_free(&m->cfg);
+    if (!m->shares)
+        free_weights(m);
     vt_free(m);
 }
 

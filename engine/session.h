@@ -20,6 +20,7 @@ struct vitrun_model {
     timm_config cfg;
     vt_device *dev;
     vit_model vit;
+    bool shares;     /* dev, cfg and vit are another model's, which outlives this one */
     vt_masks *masks; /* NULL: all layers dense */
     vt_plans plans;
     int planned_images;

@@ -94,6 +94,13 @@ VITRUN_API void vitrun_options_init(vitrun_options *options);
 VITRUN_API vitrun_model *vitrun_open(const vitrun_options *options, vitrun_error *err);
 VITRUN_API void vitrun_close(vitrun_model *model); /* NULL is fine; close its contexts first */
 
+/* The same weights under other masks, without loading them again. Of the options only masks,
+ * threshold, dispatch, kernel, batch (0: the model's) and max_memory count; `weights` must be set,
+ * but is not read. Close a variant before `model`; variants of one model are opened and closed by
+ * one thread at a time. */
+VITRUN_API vitrun_model *vitrun_variant(const vitrun_model *model, const vitrun_options *options,
+                                        vitrun_error *err);
+
 /* ---- what a model is ---- */
 typedef struct { /* a switch of the forward pass or the preprocessing, and where it was learnt */
     const char *name, *value, *origin;
@@ -313,6 +320,10 @@ VITRUN_API int vitrun_attention_memory(vitrun_attention *attention, const char *
 /* ---- arrays and tensors on disk: .npy or .safetensors by the path's ending; whole or not ---- */
 VITRUN_API int vitrun_save_f32(const char *path, const char *name, const float *data,
                                const uint64_t *shape, int rank, vitrun_error *err);
+
+/* Bytes to a file, whole or not at all: a failure leaves what was at `path`. */
+VITRUN_API int vitrun_save_bytes(const char *path, const void *bytes, size_t size,
+                                 vitrun_error *err);
 
 #ifdef __cplusplus
 }

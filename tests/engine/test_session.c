@@ -362,9 +362,43 @@ static void equal_masks_take_memory_once(void **state)
     assert_int_equal(a.masks_bytes, b.masks_bytes);
 }
 
+static void a_variant_gives_what_a_model_opened_so_gives(void **state)
+{
+    (void)state;
+    vitrun_error err;
+    vitrun_options o = usual(), masked = usual();
+    masked.mask_config = MASKS;
+    vitrun_model *base = open_with(&o), *own = open_with(&masked);
+    vitrun_model *variant = vitrun_variant(base, &masked, &err);
+    assert_non_null(variant);
+    const vitrun_model *models[] = {base, own, variant};
+    float *logits[3];
+    for (int i = 0; i < 3; i++) {
+        vitrun_context *c = vitrun_context_open(models[i], 1, &err);
+        assert_non_null(c);
+        fill(models[i], c, 1);
+        logits[i] = forward(c, models[i], 1);
+        vitrun_context_close(c);
+    }
+    size_t bytes = (size_t)vitrun_info_get(base)->outputs * sizeof(float);
+    assert_memory_equal(logits[1], logits[2], bytes);
+    assert_memory_not_equal(logits[0], logits[2], bytes);
+    assert_string_equal(vitrun_layer_at(variant, 0)->mask, vitrun_layer_at(own, 0)->mask);
+    masked.masks = (const char *const[]){"axial_3d()"};
+    masked.mask_count = 1;
+    assert_null(vitrun_variant(base, &masked, &err));
+    assert_int_equal(err.code, VITRUN_USAGE);
+    for (int i = 0; i < 3; i++)
+        free(logits[i]);
+    vitrun_close(variant);
+    vitrun_close(own);
+    vitrun_close(base);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_variant_gives_what_a_model_opened_so_gives),
         cmocka_unit_test(images_of_a_batch_do_not_touch_each_other),
         cmocka_unit_test(threads_on_one_model_get_the_same_bits_as_one_alone),
         cmocka_unit_test(the_number_of_cpu_threads_does_not_change_a_bit),
