@@ -6,7 +6,8 @@
  *   table.c     aligned columns of text
  *   report.c    what several commands say about a model, its layers, its memory
  *   files.c     image arguments -> files
- *   run.c info.c mask.c check.c bench.c bench_attention.c   one command each
+ *   opening.c   options -> an open model
+ *   run.c info.c mask.c check.c bench.c bench_attention.c eval.c   one command each
  *
  * Only this folder prints or exits. A command returns an exit status, with its results in io->out,
  * or -1 with err set: then nothing but the error is printed.
@@ -19,6 +20,7 @@
 #include <stdio.h>
 
 #include "engine/experiments/batches.h"
+#include "engine/experiments/evaluate.h"
 #include "engine/experiments/measure.h"
 #include "engine/vitrun.h"
 
@@ -62,11 +64,23 @@ typedef struct {
     const char *png, *save, *attention;
     int runs; /* 0: not given */
     int end_to_end;
+    /* eval */
+    const char *data;
+    int limit; /* 0: not given */
+    int no_agreement;
     int help, version;
     cli_list images; /* what is no option */
 } cli_options;
 
-enum { CMD_RUN = 1, CMD_INFO = 2, CMD_MASK = 4, CMD_CHECK = 8, CMD_BENCH = 16, CMD_ALL = 31 };
+enum {
+    CMD_RUN = 1,
+    CMD_INFO = 2,
+    CMD_MASK = 4,
+    CMD_CHECK = 8,
+    CMD_BENCH = 16,
+    CMD_EVAL = 32,
+    CMD_ALL = 63
+};
 
 typedef struct cli_io cli_io;
 
@@ -125,9 +139,16 @@ const char *cli_nearest(const char *text, const char *const *candidates, int cou
 
 void cli_help(const cli_command *command, FILE *f); /* NULL: of the program */
 
+/* The options as the library takes them. -1 where --weights is missing. */
+int cli_model_options(const cli_options *o, int batch, vitrun_options *out, vitrun_error *err);
+
 /* Opens the model for `batch` images a forward pass, and adds its warnings to the notes (io NULL:
  * drops them). */
 vitrun_model *cli_open(const cli_options *o, int batch, cli_io *io, vitrun_error *err);
+
+/* The same for --batch images, or, without it, as many as suit the device and its free memory. */
+vitrun_model *cli_open_fitting(const cli_options *o, size_t images, int *batch, cli_io *io,
+                               vitrun_error *err);
 
 /* ---- output ---- */
 struct cli_io {
@@ -137,6 +158,8 @@ struct cli_io {
     size_t out_size, notes_size;
     double start_ms, progress_ms;
     int progress_shown;
+    double phase_ms; /* since when `phase_done` of the progress grew without a break */
+    size_t phase_done, progress_done;
     int keys, items; /* of the JSON document being written */
 };
 
@@ -150,7 +173,7 @@ void cli_warn(cli_io *io, const char *message); /* to the notes */
 void cli_print_error(const char *message);      /* "vitrun: ..." now, in one line */
 void cli_puts_escaped(const char *text, FILE *f);
 
-/* "12 of 300 images" on a terminal, once the work has taken 2 seconds. */
+/* "12 of 300 images, 1:05 left" on a terminal, once the work has taken 2 seconds. */
 void cli_progress(cli_io *io, size_t done, size_t total, const char *what);
 void cli_progress_clear(cli_io *io);
 
@@ -223,6 +246,7 @@ int cmd_run(const cli_options *o, cli_io *io, vitrun_error *err);
 int cmd_info(const cli_options *o, cli_io *io, vitrun_error *err);
 int cmd_mask(const cli_options *o, cli_io *io, vitrun_error *err);
 int cmd_check(const cli_options *o, cli_io *io, vitrun_error *err);
+int cmd_eval(const cli_options *o, cli_io *io, vitrun_error *err);
 int cmd_bench(const cli_options *o, cli_io *io, vitrun_error *err);
 int cmd_bench_attention(const cli_options *o, cli_io *io, vitrun_error *err);
 

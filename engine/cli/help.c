@@ -55,7 +55,7 @@ static void program_help(FILE *f)
           "Commands (vitrun COMMAND --help says more):\n",
           f);
     for (const cli_command *c = cli_commands; c->name; c++)
-        fprintf(f, "  %-8s%s\n", c->name, c->line);
+        fprintf(f, "  %-13s%s\n", c->name, c->line);
     fputs("\nAn IMAGE is a PNG or JPEG file, a folder (its files in bytewise order of names,\n"
           "without those that begin with a dot and without subfolders), or - for standard\n"
           "input. Options may be written --name value or --name=value; -- ends them.\n",

@@ -14,7 +14,7 @@
 #include "engine/cli/cli.h"
 
 enum {
-    RUNS_MODEL = CMD_RUN | CMD_INFO | CMD_CHECK | CMD_BENCH,
+    RUNS_MODEL = CMD_RUN | CMD_INFO | CMD_CHECK | CMD_BENCH | CMD_EVAL,
     MAX_BATCH = 65536,
     MAX_SIDE = 65536,
     MAX_THREADS = 1024
@@ -36,7 +36,7 @@ const cli_option cli_option_table[] = {
      "mean, crop_pct ... May be repeated"},
     {NULL, "img-size", "N|HxW", OPT_SQUARE, FIELD(img_size), 1, MAX_SIDE, NULL, CMD_ALL,
      "run at another image size; positions are resampled as timm does"},
-    {NULL, "labels", "FILE", OPT_TEXT, FIELD(labels), 0, 0, NULL, CMD_RUN | CMD_INFO,
+    {NULL, "labels", "FILE", OPT_TEXT, FIELD(labels), 0, 0, NULL, CMD_RUN | CMD_INFO | CMD_EVAL,
      "class names, one a line (default: those of the weights'\n"
      "configuration, or ImageNet-1k's for 1000 classes)"},
 
@@ -66,7 +66,7 @@ const cli_option cli_option_table[] = {
      "fp32 on the CPU)"},
     {NULL, "threads", "N", OPT_INT, FIELD(threads), 1, MAX_THREADS, NULL, CMD_ALL,
      "CPU threads (default: the cores that this process may use)"},
-    {NULL, "batch", "N", OPT_INT, FIELD(batch), 1, MAX_BATCH, NULL, CMD_RUN,
+    {NULL, "batch", "N", OPT_INT, FIELD(batch), 1, MAX_BATCH, NULL, CMD_RUN | CMD_EVAL,
      "images a forward pass (default: 1 for one image, else up to 8 on\n"
      "the CPU and 64 on a GPU, as memory allows)"},
     {NULL, "batch", "N[,N...]", OPT_INTS, FIELD(batches), 1, MAX_BATCH, NULL, CMD_INFO | CMD_BENCH,
@@ -75,6 +75,14 @@ const cli_option cli_option_table[] = {
     {NULL, "max-memory", "SIZE", OPT_BYTES, FIELD(max_memory), 1, 0, NULL, RUNS_MODEL,
      "refuse, before allocating, to hold more: bytes, or 512M, 2G ...\n"
      "(K, M, G and T are powers of 1024)"},
+
+    {"Data", "data", "DIR|CSV", OPT_TEXT, FIELD(data), 0, 0, NULL, CMD_EVAL,
+     "labelled images: a folder of one folder a class, or a CSV file\n"
+     "of path,label"},
+    {NULL, "limit", "N", OPT_INT, FIELD(limit), 1, INT_MAX, NULL, CMD_EVAL,
+     "use N of the images, evenly spaced (default: all)"},
+    {NULL, "no-agreement", NULL, OPT_FLAG, FIELD(no_agreement), 0, 0, NULL, CMD_EVAL,
+     "do not run the unmasked model too, to compare with it"},
 
     {"Results", "topk", "K", OPT_INT, FIELD(topk), 1, INT_MAX, NULL, CMD_RUN,
      "classes to print (default: 5)"},

@@ -128,11 +128,22 @@ void cli_progress(cli_io *io, size_t done, size_t total, const char *what)
 {
     enum { QUIET_MS = 2000, INTERVAL_MS = 200 };
     double now = vte_now_ms();
+    if (done <= io->progress_done) { /* another piece of work has begun */
+        io->phase_ms = now;
+        io->phase_done = done;
+    }
+    io->progress_done = done;
     if (now - io->start_ms < QUIET_MS || now - io->progress_ms < INTERVAL_MS || !isatty(2))
         return;
     io->progress_ms = now;
     io->progress_shown = 1;
     fprintf(stderr, "\r%zu of %zu %s", done, total, what);
+    if (done > io->phase_done && total > done) {
+        double each = (now - io->phase_ms) / (double)(done - io->phase_done);
+        long left = (long)(each * (double)(total - done) / 1e3);
+        fprintf(stderr, ", %ld:%02ld left", left / 60, left % 60);
+    }
+    fputs("\033[K", stderr);
 }
 
 void cli_progress_clear(cli_io *io)

@@ -11,8 +11,6 @@
 
 #include "engine/cli/cli.h"
 
-enum { CPU_BATCH = 8, GPU_BATCH = 64 }; /* at most, where nobody says */
-
 typedef struct {
     const cli_options *o;
     cli_io *io;
@@ -188,47 +186,12 @@ static int check_options(const cli_options *o, vitrun_error *err)
     return 0;
 }
 
-/* Opens the model for the batch that will run, because the choice of kernels depends on it: up to
- * `most` images, as many as --max-memory and the device's free memory allow, found by halving. One
- * image is tried even where memory seems short. */
-static vitrun_model *open_fitting(run_state *s, int most, int on_cpu, vitrun_error *err)
-{
-    cli_options limited = *s->o;
-    uint64_t available = on_cpu ? vte_available_memory() : 0;
-    if (available && (!limited.max_memory || available < limited.max_memory))
-        limited.max_memory = available;
-    for (s->batch = most; s->batch > 1; s->batch /= 2) {
-        vitrun_model *model = cli_open(&limited, s->batch, s->io, err);
-        if (model || err->code != VITRUN_MACHINE)
-            return model;
-    }
-    return cli_open(s->o, s->batch, s->io, err);
-}
-
-static vitrun_model *open_model(run_state *s, vitrun_error *err)
-{
-    const cli_options *o = s->o;
-    s->batch = o->batch;
-    if (s->batch)
-        return cli_open(o, s->batch, s->io, err);
-    const char *device = vitrun_device_found(o->device, o->dtype, err);
-    if (!device)
-        return NULL;
-    int on_cpu = strcmp(device, "cpu") == 0;
-    size_t most = on_cpu ? CPU_BATCH : GPU_BATCH, count = s->files->count;
-    return open_fitting(s, (int)(count < most ? count : most), on_cpu, err);
-}
-
-/* A second context lets one batch be read while another computes: on a GPU, where there is more
- * than one batch, and memory; not under --profile, which counts in one, nor under --max-memory,
- * which is for one. */
+/* Not under --profile, which counts in one context, nor under --max-memory, which is for one. */
 static vitrun_context *open_second(const run_state *s)
 {
-    vitrun_error ignored;
-    if (strcmp(s->info->device, "cpu") == 0 || s->files->count <= (size_t)s->batch ||
-        s->o->profile || s->o->max_memory)
+    if (s->o->profile || s->o->max_memory)
         return NULL;
-    return vitrun_context_open(s->model, s->batch, &ignored);
+    return vte_second_context(s->model, s->batch, s->files->count);
 }
 
 static int save_features(run_state *s, vitrun_error *err)
@@ -325,7 +288,7 @@ static int run_images(run_state *s, vitrun_context *context, vitrun_context *sec
 static int run_model(run_state *s, vitrun_error *err)
 {
     const cli_options *o = s->o;
-    vitrun_model *model = open_model(s, err);
+    vitrun_model *model = cli_open_fitting(o, s->files->count, &s->batch, s->io, err);
     if (!model)
         return -1;
     s->model = model;
