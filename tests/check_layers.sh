@@ -14,7 +14,8 @@ allow models 'models/|weights_tools/|kernels/'
 allow engine/image 'engine/image/|weights_tools/|kernels/'
 allow engine/masks 'engine/masks/|engine/image/|weights_tools/|kernels/'
 allow engine 'engine/[a-z_]*\.h|engine/masks/|engine/image/|models/|weights_tools/|kernels/'
-allow engine/experiments 'engine/vitrun.h|engine/experiments/'
+# json_where.h: line, column and path of things in a JSON text; it knows nothing of masks
+allow engine/experiments 'engine/vitrun.h|engine/experiments/|engine/masks/json_where.h'
 allow engine/cli 'engine/vitrun.h|engine/experiments/|engine/cli/'
 [ "$bad" -eq 0 ] && echo "ok layers: includes point one way"
 exit "$bad"

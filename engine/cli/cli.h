@@ -7,7 +7,9 @@
  *   report.c    what several commands say about a model, its layers, its memory
  *   files.c     image arguments -> files
  *   opening.c   options -> an open model
- *   run.c info.c mask.c check.c bench.c bench_attention.c eval.c   one command each
+ *   study.c     points run, kept and written: what sweep and sensitivity share
+ *   run.c info.c mask.c check.c bench.c bench_attention.c eval.c sweep.c sensitivity.c
+ *               one command each
  *
  * Only this folder prints or exits. A command returns an exit status, with its results in io->out,
  * or -1 with err set: then nothing but the error is printed.
@@ -22,6 +24,8 @@
 #include "engine/experiments/batches.h"
 #include "engine/experiments/evaluate.h"
 #include "engine/experiments/measure.h"
+#include "engine/experiments/points.h"
+#include "engine/experiments/sweep.h"
 #include "engine/vitrun.h"
 
 /* ---- options ---- */
@@ -68,6 +72,9 @@ typedef struct {
     const char *data;
     int limit; /* 0: not given */
     int no_agreement;
+    /* sweep, sensitivity */
+    const char *spec, *out, *shard, *study;
+    int merge;
     int help, version;
     cli_list images; /* what is no option */
 } cli_options;
@@ -79,7 +86,9 @@ enum {
     CMD_CHECK = 8,
     CMD_BENCH = 16,
     CMD_EVAL = 32,
-    CMD_ALL = 63
+    CMD_SWEEP = 64,
+    CMD_SENSITIVITY = 128,
+    CMD_ALL = 255
 };
 
 typedef struct cli_io cli_io;
@@ -133,9 +142,6 @@ int cli_parse_size(const char *text, int square, cli_size *out);
 
 /* Of the options that say what the model is, one that was given; NULL where none was. */
 const char *cli_model_option(const cli_options *o);
-
-/* The candidate nearest to `text`, or NULL where none is near. */
-const char *cli_nearest(const char *text, const char *const *candidates, int count);
 
 void cli_help(const cli_command *command, FILE *f); /* NULL: of the program */
 
@@ -241,12 +247,36 @@ int cli_ends_with(const char *path, const char *ending);
 int cli_files_open(cli_files *files, const cli_list *arguments, vitrun_error *err);
 void cli_files_close(cli_files *files);
 
+/* ---- studies ---- */
+typedef struct {
+    const cli_options *o;
+    cli_io *io;
+    const char *title;
+    vte_points points;
+    json_t *common; /* what all rows have in common; also the head of results.json */
+    json_t *rows;
+    int shard, shards;
+    size_t bad_images;
+} cli_study;
+
+/* Fills `common` from the options and the model. */
+void cli_study_open(cli_study *s, const cli_options *o, cli_io *io, const char *title,
+                    const vitrun_model *model);
+void cli_study_close(cli_study *s);
+/* Runs the points that --out does not have yet, into it and s->rows (in the points' order). */
+int cli_study_run(cli_study *s, vitrun_error *err);
+/* results.csv, results.json and the report in --out, where it is given. */
+int cli_study_write(const cli_study *s, vitrun_error *err);
+void cli_study_json(const cli_study *s); /* the document of results.json to io->out */
+
 /* ---- commands ---- */
 int cmd_run(const cli_options *o, cli_io *io, vitrun_error *err);
 int cmd_info(const cli_options *o, cli_io *io, vitrun_error *err);
 int cmd_mask(const cli_options *o, cli_io *io, vitrun_error *err);
 int cmd_check(const cli_options *o, cli_io *io, vitrun_error *err);
 int cmd_eval(const cli_options *o, cli_io *io, vitrun_error *err);
+int cmd_sweep(const cli_options *o, cli_io *io, vitrun_error *err);
+int cmd_sensitivity(const cli_options *o, cli_io *io, vitrun_error *err);
 int cmd_bench(const cli_options *o, cli_io *io, vitrun_error *err);
 int cmd_bench_attention(const cli_options *o, cli_io *io, vitrun_error *err);
 

@@ -57,6 +57,21 @@ const cli_command cli_commands[] = {
      "named by labels or class indexes, or one for every class in the order of its index; CSV\n"
      "has lines path,label. A bad image is reported and left out; the exit status is then 3.\n",
      0},
+    {"sweep", CMD_SWEEP, cmd_sweep,
+     "sweep --weights PATH --data DIR|CSV --spec FILE --out DIR [--shard I/N] [OPTION]...\n"
+     "sweep --merge --out DIR",
+     "experiments: layers x patterns x ... -> accuracy, memory, time; a report",
+     "Runs every point of the specification's axes; each row is on disk before the next point\n"
+     "begins, and a run that was stopped goes on where it was. --shard 2/8 runs the second of\n"
+     "eight shares (one process each); --merge then joins their rows. Writes results.csv and\n"
+     "results.json.\n",
+     0},
+    {"sensitivity", CMD_SENSITIVITY, cmd_sensitivity,
+     "sensitivity --weights PATH --data DIR|CSV --mask EXPR... [--out DIR] [OPTION]...",
+     "how much each layer suffers under each mask",
+     "Puts each mask on one layer at a time, the others dense; with --study out on all layers\n"
+     "but one. With --out, rows are kept there, as sweep keeps them.\n",
+     0},
     {0},
 };
 
@@ -118,7 +133,7 @@ static const cli_command *choose(int argc, char **argv, int *first, vitrun_error
     }
     if (argv[1][0] == '-' || strpbrk(argv[1], "./") || access(argv[1], F_OK) == 0)
         return &cli_commands[0];
-    const char *nearest = cli_nearest(argv[1], names, count);
+    const char *nearest = vte_nearest(argv[1], names, count);
     vte_fail(err, VITRUN_USAGE, "unknown command \"%.120s\" (%s%s%s)", argv[1],
              nearest ? "did you mean " : "vitrun --help lists them", nearest ? nearest : "",
              nearest ? "?" : "");

@@ -14,7 +14,9 @@
 #include "engine/cli/cli.h"
 
 enum {
-    RUNS_MODEL = CMD_RUN | CMD_INFO | CMD_CHECK | CMD_BENCH | CMD_EVAL,
+    STUDIES = CMD_SWEEP | CMD_SENSITIVITY,
+    RUNS_MODEL = CMD_RUN | CMD_INFO | CMD_CHECK | CMD_BENCH | CMD_EVAL | STUDIES,
+    MASKED = CMD_ALL & ~STUDIES, /* take masks as they are */
     MAX_BATCH = 65536,
     MAX_SIDE = 65536,
     MAX_THREADS = 1024
@@ -36,16 +38,19 @@ const cli_option cli_option_table[] = {
      "mean, crop_pct ... May be repeated"},
     {NULL, "img-size", "N|HxW", OPT_SQUARE, FIELD(img_size), 1, MAX_SIDE, NULL, CMD_ALL,
      "run at another image size; positions are resampled as timm does"},
-    {NULL, "labels", "FILE", OPT_TEXT, FIELD(labels), 0, 0, NULL, CMD_RUN | CMD_INFO | CMD_EVAL,
+    {NULL, "labels", "FILE", OPT_TEXT, FIELD(labels), 0, 0, NULL,
+     CMD_RUN | CMD_INFO | CMD_EVAL | STUDIES,
      "class names, one a line (default: those of the weights'\n"
      "configuration, or ImageNet-1k's for 1000 classes)"},
 
-    {"Masks and kernels", "mask-config", "FILE", OPT_TEXT, FIELD(mask_config), 0, 0, NULL, CMD_ALL,
+    {"Masks and kernels", "mask-config", "FILE", OPT_TEXT, FIELD(mask_config), 0, 0, NULL, MASKED,
      "JSON file of masks per layer (default: every layer dense)"},
-    {NULL, "mask", "'[LAYERS:] EXPR'", OPT_LIST, FIELD(masks), 0, 0, NULL, CMD_ALL,
+    {NULL, "mask", "'[LAYERS:] EXPR'", OPT_LIST, FIELD(masks), 0, 0, NULL, MASKED,
      "a mask for some layers (all, where none is named); replaces\n"
      "their entry in the configuration. May be repeated:\n"
      "--mask '0-7: axial_2d() | local_2d(distance=5)'"},
+    {NULL, "mask", "EXPR", OPT_LIST, FIELD(masks), 0, 0, NULL, CMD_SENSITIVITY,
+     "a mask to put on the layers. May be repeated"},
     {NULL, "density-threshold", "X", OPT_REAL, FIELD(density_threshold), 0, 1, NULL, RUNS_MODEL,
      "masks at least this dense take the dense kernel (default: the\n"
      "configuration's, else 0.30)"},
@@ -53,7 +58,7 @@ const cli_option cli_option_table[] = {
      RUNS_MODEL,
      "below the threshold: auto takes the kernel predicted fastest,\n"
      "density always a sparse one (default: auto)"},
-    {NULL, "kernel", "NAME", OPT_TEXT, FIELD(kernel), 0, 0, NULL, RUNS_MODEL,
+    {NULL, "kernel", "NAME", OPT_TEXT, FIELD(kernel), 0, 0, NULL, RUNS_MODEL & ~CMD_SWEEP,
      "force one attention kernel for masked layers: reference, dense,\n"
      "sparse (the fastest sparse one), or a kernel's own name"},
 
@@ -66,7 +71,8 @@ const cli_option cli_option_table[] = {
      "fp32 on the CPU)"},
     {NULL, "threads", "N", OPT_INT, FIELD(threads), 1, MAX_THREADS, NULL, CMD_ALL,
      "CPU threads (default: the cores that this process may use)"},
-    {NULL, "batch", "N", OPT_INT, FIELD(batch), 1, MAX_BATCH, NULL, CMD_RUN | CMD_EVAL,
+    {NULL, "batch", "N", OPT_INT, FIELD(batch), 1, MAX_BATCH, NULL,
+     CMD_RUN | CMD_EVAL | CMD_SENSITIVITY,
      "images a forward pass (default: 1 for one image, else up to 8 on\n"
      "the CPU and 64 on a GPU, as memory allows)"},
     {NULL, "batch", "N[,N...]", OPT_INTS, FIELD(batches), 1, MAX_BATCH, NULL, CMD_INFO | CMD_BENCH,
@@ -76,13 +82,26 @@ const cli_option cli_option_table[] = {
      "refuse, before allocating, to hold more: bytes, or 512M, 2G ...\n"
      "(K, M, G and T are powers of 1024)"},
 
-    {"Data", "data", "DIR|CSV", OPT_TEXT, FIELD(data), 0, 0, NULL, CMD_EVAL,
+    {"Data", "data", "DIR|CSV", OPT_TEXT, FIELD(data), 0, 0, NULL, CMD_EVAL | STUDIES,
      "labelled images: a folder of one folder a class, or a CSV file\n"
      "of path,label"},
-    {NULL, "limit", "N", OPT_INT, FIELD(limit), 1, INT_MAX, NULL, CMD_EVAL,
+    {NULL, "limit", "N", OPT_INT, FIELD(limit), 1, INT_MAX, NULL, CMD_EVAL | STUDIES,
      "use N of the images, evenly spaced (default: all)"},
     {NULL, "no-agreement", NULL, OPT_FLAG, FIELD(no_agreement), 0, 0, NULL, CMD_EVAL,
      "do not run the unmasked model too, to compare with it"},
+
+    {"Study", "spec", "FILE", OPT_TEXT, FIELD(spec), 0, 0, NULL, CMD_SWEEP,
+     "JSON file of the axes: patterns, parameters, layers,\n"
+     "mask_configs, density_thresholds, kernels, batches, img_sizes,\n"
+     "dtypes; limit, runs (README.md explains them)"},
+    {NULL, "out", "DIR", OPT_TEXT, FIELD(out), 0, 0, NULL, STUDIES,
+     "where rows are kept and results and report are written"},
+    {NULL, "shard", "I/N", OPT_TEXT, FIELD(shard), 0, 0, NULL, CMD_SWEEP,
+     "run the I-th of N shares of the points, I from 1"},
+    {NULL, "merge", NULL, OPT_FLAG, FIELD(merge), 0, 0, NULL, CMD_SWEEP,
+     "join the rows of all shares in --out; runs nothing"},
+    {NULL, "study", "in|out|both", OPT_CHOICE, FIELD(study), 0, 0, "in|out|both", CMD_SENSITIVITY,
+     "mask one layer, all but one, or try both (default: in)"},
 
     {"Results", "topk", "K", OPT_INT, FIELD(topk), 1, INT_MAX, NULL, CMD_RUN,
      "classes to print (default: 5)"},
@@ -115,6 +134,8 @@ const cli_option cli_option_table[] = {
     {"Measuring", "runs", "N", OPT_INT, FIELD(runs), 1, 1000000, NULL, CMD_BENCH,
      "timed runs of each size (default: 20, or as many as fit into\n"
      "10 seconds, at least 5)"},
+    {NULL, "runs", "N", OPT_INT, FIELD(runs), 1, 1000000, NULL, CMD_SENSITIVITY,
+     "timed forward passes of each point (default: 10)"},
     {NULL, "end-to-end", NULL, OPT_FLAG, FIELD(end_to_end), 0, 0, NULL, CMD_BENCH,
      "time preparing the images too, not the forward pass alone"},
     {NULL, "attention", "HEADSxTOKENSxHEADDIM", OPT_TEXT, FIELD(attention), 0, 0, NULL, CMD_BENCH,
@@ -295,45 +316,7 @@ static int store(cli_options *o, const cli_option *opt, const char *text, int ar
 }
 
 /* ---- names ---- */
-enum { LONGEST_NAME = 48 };
-
-/* Edits that turn a into b: letters added, dropped, replaced, or two neighbours swapped. */
-static int distance(const char *a, const char *b)
-{
-    int row[3][LONGEST_NAME + 1];
-    int m = (int)strlen(a), n = (int)strlen(b);
-    if (m > LONGEST_NAME || n > LONGEST_NAME)
-        return LONGEST_NAME;
-    for (int j = 0; j <= n; j++)
-        row[0][j] = j;
-    for (int i = 1; i <= m; i++) {
-        int *now = row[i % 3], *before = row[(i + 2) % 3], *earlier = row[(i + 1) % 3];
-        now[0] = i;
-        for (int j = 1; j <= n; j++) {
-            int same = a[i - 1] == b[j - 1], best = before[j - 1] + !same;
-            best = before[j] + 1 < best ? before[j] + 1 : best;
-            best = now[j - 1] + 1 < best ? now[j - 1] + 1 : best;
-            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
-                best = earlier[j - 2] + 1 < best ? earlier[j - 2] + 1 : best;
-            now[j] = best;
-        }
-    }
-    return row[m % 3][n];
-}
-
-const char *cli_nearest(const char *text, const char *const *candidates, int count)
-{
-    const char *nearest = NULL;
-    int least = 3; /* further away is no longer a slip of the keyboard */
-    for (int i = 0; i < count; i++) {
-        int d = distance(text, candidates[i]);
-        if (d < least && d < (int)strlen(candidates[i])) {
-            least = d;
-            nearest = candidates[i];
-        }
-    }
-    return nearest;
-}
+enum { LONGEST_NAME = VTE_LONGEST_NAME };
 
 static const cli_option *find(const char *name, size_t length, unsigned commands)
 {
@@ -358,7 +341,7 @@ static int unknown(const char *argument, const char *name, size_t length,
             candidates[count++] = opt->name;
     char given[LONGEST_NAME + 1];
     snprintf(given, sizeof given, "%.*s", shown, name);
-    const char *nearest = cli_nearest(given, candidates, count);
+    const char *nearest = vte_nearest(given, candidates, count);
     int prefix = (int)(name - argument); /* "-" or "--" */
     if (nearest)
         return vte_fail(err, VITRUN_USAGE, "unknown option %.*s%.*s (did you mean --%s?)", prefix,

@@ -17,6 +17,10 @@ int vte_fail(vitrun_error *err, vitrun_code code, const char *fmt, ...) VTE_PRIN
  * returns -1. */
 int vte_prefix(vitrun_error *err, const char *path);
 
+/* The candidate nearest to `text`, or NULL where none is near. Longer names are near to nothing. */
+enum { VTE_LONGEST_NAME = 48 };
+const char *vte_nearest(const char *text, const char *const *candidates, int count);
+
 double vte_now_ms(void); /* of a clock that only goes forward */
 
 typedef struct {

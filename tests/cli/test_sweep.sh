@@ -1,0 +1,138 @@
+#!/bin/sh
+# vitrun sweep and sensitivity: points, rows as eval gives them, going on, shares, full disks, errors.
+. tests/cli/lib.sh
+
+succeeds mask --grid 8x8 --mask 'axial_2d()' --png "$tmp/drawn"
+data=$tmp/data
+mkdir -p "$data/0" "$data/3" "$data/9"
+cp "$image" "$data/0/a.png"
+cp "$(find "$tmp/drawn" -name '*.png' | sort | head -n 1)" "$data/3/b.png"
+cp "$(find "$tmp/drawn" -name '*.png' | sort | tail -n 1)" "$data/9/c.png"
+
+cat >"$tmp/spec.json" <<'END'
+{
+  "version": 1,
+  "patterns": {"axial": "axial_2d()", "near": "local_2d(distance=$d)"},
+  "parameters": {"d": [2, 3]},
+  "layers": ["all", "0"],
+  "mask_configs": ["mask.json"],
+  "batches": [2],
+  "runs": 2
+}
+END
+echo '{"layers": {"1": "axial_2d()"}}' >"$tmp/mask.json"
+sweep()
+{
+    run sweep --weights "$vit" --data "$data" --spec "$tmp/spec.json" "$@"
+}
+
+sweep --out "$tmp/a" --json
+[ "$status" -eq 0 ] || fail "a sweep"
+holds 'len(d["rows"]) == 1 + 3 * 2 + 1 and [r["index"] for r in d["rows"]] == list(range(8))'
+holds '[r["name"] for r in d["rows"][:8]] == ["dense", "axial", "axial", "near d=2", "near d=2",
+    "near d=3", "near d=3", "mask.json"] and d["rows"][2]["layers"] == "0"'
+holds 'all(r["agreement_top1"] == 1 and r["kl_to_dense"] == 0 and r["density"] == 1
+    for r in d["rows"] if r["name"] == "dense")'
+holds 'all(r["ms"] >= r["ms_min"] > 0 and r["peak_bytes"] > r["weights_bytes"] > 0 and
+    r["images"] == 3 and len(r["layers_kernel"]) == 2 for r in d["rows"])'
+cp "$tmp/out" "$tmp/sweep.json"
+python3 - "$tmp" <<'PY' || fail "results.csv and results.json differ"
+import csv, json, sys
+d = json.load(open(f'{sys.argv[1]}/a/results.json'))
+rows = list(csv.DictReader(open(f'{sys.argv[1]}/a/results.csv')))
+assert len(rows) == len(d['rows']) == 8
+for c, r in zip(rows, d['rows']):
+    assert c['options'] == r['options'] and float(c['top1']) == r['top1'] and int(c['nnz']) == r['nnz']
+PY
+ok "sweep: the product of the axes, a row a point, as JSON and CSV"
+
+# Each row's command, run by itself, gives the row's figures.
+for index in 1 4 7; do
+    python3 -c 'import json, sys
+d = json.load(open(sys.argv[1])); print(d["command"] + " " + d["rows"][int(sys.argv[2])]["options"])' \
+        "$tmp/sweep.json" "$index" >"$tmp/command"
+    (PATH=$B:$PATH sh -c "$(cat "$tmp/command") --json") >"$tmp/out" 2>"$tmp/err" || fail "$(cat "$tmp/command")"
+    python3 - "$tmp/out" "$tmp/sweep.json" "$index" <<'PY' || fail "not the row's figures: $(cat "$tmp/command")"
+import json, sys
+e, row = json.load(open(sys.argv[1])), json.load(open(sys.argv[2]))['rows'][int(sys.argv[3])]
+for key in ('images', 'top1', 'top5', 'loss', 'ece', 'agreement_top1', 'kl_to_dense'):
+    assert abs(e[key] - row[key]) <= 1e-6 * max(1, abs(row[key])), key
+assert row['layers_density'] == [l['density'] for l in e['layers']]
+PY
+done
+ok "sweep: the command of a row gives its figures"
+
+# Cut in the middle of a row, as a kill or a full disk does: the rest is kept, the row made anew.
+mkdir "$tmp/b"
+head -n 5 "$tmp/a/rows.jsonl" >"$tmp/b/rows.jsonl"
+printf '{"name": "axi' >>"$tmp/b/rows.jsonl"
+sweep --out "$tmp/b" --json
+[ "$status" -eq 0 ] || fail "a sweep that goes on"
+[ "$(head -n 5 "$tmp/a/rows.jsonl")" = "$(head -n 5 "$tmp/b/rows.jsonl")" ] || fail "rows were changed"
+same='{k: v for k, v in r.items() if "ms" not in k and "per_s" not in k and k != "layers_kernel"}'
+cat >"$tmp/same.py" <<PY
+import json, sys
+a, b = ([$same for r in json.load(open(name))["rows"]] for name in sys.argv[1:])
+assert a == b, (a, b)
+PY
+python3 "$tmp/same.py" "$tmp/sweep.json" "$tmp/out" || fail "other figures after going on"
+sweep --out "$tmp/b" --json
+[ "$(wc -l <"$tmp/b/rows.jsonl")" -eq 9 ] || fail "a finished sweep was run again"
+ok "sweep: goes on where it was stopped, with the same figures"
+
+for share in 1 2 3; do
+    sweep --out "$tmp/c" --shard $share/3
+    [ "$status" -eq 0 ] || fail "share $share"
+done
+succeeds sweep --merge --out "$tmp/c" --json
+python3 "$tmp/same.py" "$tmp/sweep.json" "$tmp/out" || fail "other figures in shares"
+[ -s "$tmp/c/results.csv" ] || fail "--merge writes results"
+ok "sweep: shares, joined, are the whole"
+
+(trap '' XFSZ; ulimit -f 6; sweep --out "$tmp/d"; exit "$status")
+[ $? -eq 1 ] || fail "expected status 1 where the file cannot grow"
+grep -q 'rows.jsonl: File too large' "$tmp/err" || fail "expected the file to be named"
+[ "$(wc -l <"$tmp/d/rows.jsonl")" -ge 2 ] || fail "finished rows are lost"
+[ "$(tail -c 1 "$tmp/d/rows.jsonl" | wc -l)" -eq 1 ] || fail "a cut row was left"
+sweep --out "$tmp/d" --json
+[ "$status" -eq 0 ] || fail "going on after a full disk"
+python3 "$tmp/same.py" "$tmp/sweep.json" "$tmp/out" || fail "other figures after a full disk"
+ok "sweep: where the file cannot grow, no finished row is lost"
+
+# bad SPEC TEXT: refused with this text
+bad()
+{
+    printf '%s' "$1" >"$tmp/bad.json"
+    refuses 3 "$2" sweep --weights "$vit" --data "$data" --spec "$tmp/bad.json" --out "$tmp/x"
+    [ ! -e "$tmp/x" ] || fail "something was written for a bad specification"
+}
+bad '{"patern": {}}' "bad.json:1:2: patern: unknown key 'patern' (did you mean 'patterns'?)"
+bad '{"patterns": {"a": "axial_3d()"}}' 'bad.json:1:20: patterns.a:'
+bad '{"patterns": {"a": "local_2d(distance=$d)"}}' '$d is no list'
+bad '{"patterns": {"a": 3}}' 'patterns.a: expected a mask expression, found 3'
+bad '{"patterns": {"a": "dense"}, "layers": ["0-7"]}' 'patterns.a'
+bad '{"batches": [0]}' 'batches: expected a whole number from 1 to 65536, found 0'
+bad '{"density_thresholds": [2]}' 'expected numbers from 0 to 1, found 2'
+bad '{"layers": []}' 'layers: expected a list'
+bad '{"mask_configs": ["absent.json"]}' 'absent.json'
+bad '{"version": 2}' 'version'
+bad '{"runs": 2' 'bad.json:1:'
+bad '[]' 'expected an object'
+refuses 3 'No such file' sweep --weights "$vit" --data "$data" --spec "$tmp/none.json" --out "$tmp/x"
+refuses 2 '--out is missing' sweep --weights "$vit" --data "$data" --spec "$tmp/spec.json"
+refuses 2 '--shard: bad value' sweep --weights "$vit" --data "$data" --spec "$tmp/spec.json" \
+    --out "$tmp/x" --shard 3/2
+refuses 2 'rows of other work' sweep --weights "$vit" --data "$data" --spec "$tmp/spec.json" \
+    --out "$tmp/a" --limit 2
+refuses 3 'no rows' sweep --merge --out "$tmp/data"
+ok "sweep: bad specifications name line, column and path"
+
+succeeds sensitivity --weights "$vit" --data "$data" --mask 'axial_2d()' --mask 'local_2d(distance=2)' \
+    --study both --runs 1 --json --out "$tmp/s"
+holds '[r["layers"] for r in d["rows"]] == ["all", "0", "1", "0", "1"]' # of two, all but 0 is 1
+holds 'd["rows"][1]["density"] < 1 and d["rows"][1]["layers_density"][1] == 1'
+succeeds sensitivity --weights "$vit" --data "$data" --mask 'axial_2d()' --runs 1
+says 'same class'
+refuses 2 'axial_3d' sensitivity --weights "$vit" --data "$data" --mask 'axial_3d()'
+refuses 2 '--mask is missing' sensitivity --weights "$vit" --data "$data"
+ok "sensitivity: one layer at a time"
