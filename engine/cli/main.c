@@ -63,14 +63,14 @@ const cli_command cli_commands[] = {
      "experiments: layers x patterns x ... -> accuracy, memory, time; a report",
      "Runs every point of the specification's axes; each row is on disk before the next point\n"
      "begins, and a run that was stopped goes on where it was. --shard 2/8 runs the second of\n"
-     "eight shares (one process each); --merge then joins their rows. Writes results.csv and\n"
-     "results.json.\n",
+     "eight shares (one process each); --merge then joins their rows. Writes results.csv,\n"
+     "results.json, report.html (one file, works offline) and report.md with its charts.\n",
      0},
     {"sensitivity", CMD_SENSITIVITY, cmd_sensitivity,
      "sensitivity --weights PATH --data DIR|CSV --mask EXPR... [--out DIR] [OPTION]...",
      "how much each layer suffers under each mask",
      "Puts each mask on one layer at a time, the others dense; with --study out on all layers\n"
-     "but one. With --out, rows are kept there, as sweep keeps them.\n",
+     "but one. With --out, rows are kept there and a report is written, as sweep does.\n",
      0},
     {0},
 };

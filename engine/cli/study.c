@@ -1,10 +1,10 @@
 /* Studies: points run one after the other, kept row by row, written as CSV, JSON and a report.
  * What a point measures is sweep.h's matter, where rows are kept store.h's. */
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/cli/cli.h"
+#include "engine/experiments/report.h"
 #include "engine/experiments/store.h"
 
 typedef struct {
@@ -12,36 +12,43 @@ typedef struct {
     vte_store *store; /* NULL: rows are kept in memory only */
 } sink;
 
-/* The command that every point's options are added to. */
-static char *base_command(const cli_study *s)
+static void put_option(FILE *f, const char *name, const char *value)
+{
+    char *word = value ? vte_shell_quote(value) : NULL;
+    if (word)
+        fprintf(f, " --%s %s", name, word);
+    free(word);
+}
+
+/* The command that every point's options are added to: of eval, which gives a row's accuracy and
+ * bytes, or of bench, which gives its times. */
+static char *base_command(const cli_study *s, const vitrun_info *info, int is_eval)
 {
     const cli_options *o = s->o;
     char *text = NULL;
     size_t size;
     FILE *f = cli_memory_stream(&text, &size);
-    const struct {
-        const char *name, *value;
-    } given[] = {{"weights", o->weights}, {"config", o->config},    {"arch", o->arch},
-                 {"labels", o->labels},   {"data", o->data},        {"device", o->device},
-                 {"dtype", o->dtype},     {"dispatch", o->dispatch}};
-    fputs("vitrun eval", f);
-    for (size_t i = 0; i < sizeof given / sizeof *given; i++) {
-        char *word = given[i].value ? vte_shell_quote(given[i].value) : NULL;
-        if (word)
-            fprintf(f, " --%s %s", given[i].name, word);
-        free(word);
-    }
-    for (int i = 0; i < o->set.count; i++) {
-        char *word = vte_shell_quote(o->set.item[i]);
-        fprintf(f, " --set %s", word ? word : "");
-        free(word);
-    }
+    fprintf(f, "vitrun %s", is_eval ? "eval" : "bench");
+    put_option(f, "weights", o->weights);
+    put_option(f, "config", o->config);
+    put_option(f, "arch", o->arch);
+    for (int i = 0; i < o->set.count; i++)
+        put_option(f, "set", o->set.item[i]);
+    put_option(f, "device", o->device ? o->device : info->device);
+    put_option(f, "dtype", info->dtype);
+    put_option(f, "dispatch", o->dispatch);
     if (o->img_size.h)
         fprintf(f, " --img-size %dx%d", o->img_size.h, o->img_size.w);
     if (o->density_threshold >= 0)
         fprintf(f, " --density-threshold %.9g", o->density_threshold);
-    if (s->points.limit)
+    if (is_eval) {
+        put_option(f, "labels", o->labels);
+        put_option(f, "data", o->data);
+    }
+    if (is_eval && s->points.limit)
         fprintf(f, " --limit %zu", s->points.limit);
+    if (!is_eval)
+        fprintf(f, " --runs %d", s->points.runs);
     fclose(f);
     return text;
 }
@@ -50,7 +57,7 @@ void cli_study_open(cli_study *s, const cli_options *o, cli_io *io, const char *
                     const vitrun_model *model)
 {
     const vitrun_info *info = vitrun_info_get(model);
-    char *command;
+    char *command, *bench;
     s->o = o, s->io = io, s->title = title;
     s->rows = json_array();
     if (!s->shards)
@@ -59,18 +66,21 @@ void cli_study_open(cli_study *s, const cli_options *o, cli_io *io, const char *
         s->points.limit = (size_t)o->limit;
     if (!s->points.runs)
         s->points.runs = o->runs ? o->runs : VTE_RUNS;
-    command = base_command(s);
+    command = base_command(s, info, 1);
+    bench = base_command(s, info, 0);
     s->common = cli_object();
     cli_set(s->common, "vitrun", cli_text(vitrun_version()));
     cli_set(s->common, "build", cli_text(vitrun_build_info()));
     cli_set(s->common, "title", cli_text(title));
     cli_set(s->common, "command", cli_text(command));
+    cli_set(s->common, "bench_command", cli_text(bench));
     cli_set(s->common, "device", cli_text(info->device));
     cli_set(s->common, "dtype", cli_text(info->dtype));
     cli_set(s->common, "threads", cli_integer((uint64_t)info->threads));
     cli_set(s->common, "runs", cli_integer((uint64_t)s->points.runs));
     cli_set(s->common, "model", report_model(info));
     free(command);
+    free(bench);
 }
 
 void cli_study_close(cli_study *s)
@@ -178,7 +188,8 @@ int cli_study_write(const cli_study *s, vitrun_error *err)
     char *json = json_dumps(d, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
     cli_protect(1);
     int bad = save(s, "results.csv", csv, size, err) ||
-              save(s, "results.json", json, json ? strlen(json) : 0, err);
+              save(s, "results.json", json, json ? strlen(json) : 0, err) ||
+              vte_report_write(d, s->o->out, err);
     cli_protect(0);
     free(csv);
     free(json);

@@ -177,7 +177,7 @@ void vte_store_close(vte_store *s)
 static int is_rows(const struct dirent *entry)
 {
     size_t n = strlen(entry->d_name);
-    return strncmp(entry->d_name, "rows", 4) == 0 && n > 10 &&
+    return strncmp(entry->d_name, "rows", 4) == 0 && n >= 10 &&
            strcmp(entry->d_name + n - 6, ".jsonl") == 0;
 }
 

@@ -87,6 +87,8 @@ done
 succeeds sweep --merge --out "$tmp/c" --json
 python3 "$tmp/same.py" "$tmp/sweep.json" "$tmp/out" || fail "other figures in shares"
 [ -s "$tmp/c/results.csv" ] || fail "--merge writes results"
+succeeds sweep --merge --out "$tmp/a" --json # the rows of one process
+python3 "$tmp/same.py" "$tmp/sweep.json" "$tmp/out" || fail "other figures when merged alone"
 ok "sweep: shares, joined, are the whole"
 
 (trap '' XFSZ; ulimit -f 6; sweep --out "$tmp/d"; exit "$status")
