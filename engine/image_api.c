@@ -115,6 +115,23 @@ int vitrun_save_f32(const char *path, const char *name, const float *data, const
     return failed ? vitrun_fail(err, &st) : 0;
 }
 
+int vitrun_save_tensors(const char *path, const vitrun_tensor *tensor, int count, vitrun_error *err)
+{
+    vt_status st = {0};
+    st_entry *e = vt_alloc((size_t)count, sizeof *e, "list of tensors", &st);
+    for (int i = 0; e && i < count; i++) {
+        e[i] = (st_entry){.name = tensor[i].name,
+                          .dtype = tensor[i].is_bool ? ST_BOOL : ST_F32,
+                          .rank = tensor[i].rank,
+                          .data = tensor[i].data};
+        for (int d = 0; d < tensor[i].rank && d < 4; d++)
+            e[i].shape[d] = tensor[i].shape[d];
+    }
+    int failed = !e || st_write(path, e, count, &st) ? -1 : 0;
+    vt_free(e);
+    return failed ? vitrun_fail(err, &st) : 0;
+}
+
 int vitrun_save_bytes(const char *path, const void *bytes, size_t size, vitrun_error *err)
 {
     vt_status st = {0};

@@ -5,6 +5,7 @@
  *   device.c     which device a text means
  *   memory.c     planned memory
  *   run.c        contexts, the forward pass, the profile
+ *   attend.c     attention weights out of a forward pass
  *   check.c      every kernel on the same q, k, v
  *   mask_api.c   masks without a model: numbers, drawings, files
  *   attention_api.c  one attention alone

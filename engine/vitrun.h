@@ -239,6 +239,22 @@ VITRUN_API void vitrun_profile(vitrun_context *context, int on);
 VITRUN_API int vitrun_profile_count(const vitrun_context *context);
 VITRUN_API void vitrun_profile_at(const vitrun_context *context, int i, vitrun_profile_entry *out);
 
+/* ---- attention weights: computed again from q and k, whatever kernel serves a layer ---- */
+typedef struct {
+    int image, layer, head;
+    int first, rows;      /* queries first ... first + rows - 1 */
+    const float *weights; /* [rows, tokens]: each row's sum is 1; 0 where its mask is empty */
+} vitrun_attention_rows;
+
+/* Called from several threads, but for one head in the order of images, then of queries. */
+typedef void (*vitrun_attention_fn)(void *user, const vitrun_attention_rows *rows);
+
+/* A forward of `count` images that hands on the weights of `queries` query tokens, from `first` on,
+ * of all layers and heads. out may be NULL. */
+VITRUN_API int vitrun_attend(vitrun_context *context, int count, int first, int queries,
+                             vitrun_attention_fn fn, void *user, const vitrun_outputs *out,
+                             vitrun_error *err);
+
 /* ---- checking: the same input through every kernel that can serve each layer ---- */
 typedef struct {
     int layer;
@@ -320,6 +336,16 @@ VITRUN_API int vitrun_attention_memory(vitrun_attention *attention, const char *
 /* ---- arrays and tensors on disk: .npy or .safetensors by the path's ending; whole or not ---- */
 VITRUN_API int vitrun_save_f32(const char *path, const char *name, const float *data,
                                const uint64_t *shape, int rank, vitrun_error *err);
+
+typedef struct {
+    const char *name;
+    int is_bool; /* data is bytes 0 / 1, else fp32 */
+    int rank;    /* at most 4 */
+    uint64_t shape[4];
+    const void *data;
+} vitrun_tensor;
+VITRUN_API int vitrun_save_tensors(const char *path, const vitrun_tensor *tensor, int count,
+                                   vitrun_error *err); /* a .safetensors file */
 
 /* Bytes to a file, whole or not at all: a failure leaves what was at `path`. */
 VITRUN_API int vitrun_save_bytes(const char *path, const void *bytes, size_t size,

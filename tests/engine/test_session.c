@@ -11,7 +11,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "engine/vitrun.h"
+#include "engine/session.h"
 #include "weights_tools/safetensors.h"
 
 #define WEIGHTS "tests/golden/models/vit.safetensors"
@@ -395,9 +395,85 @@ static void a_variant_gives_what_a_model_opened_so_gives(void **state)
     vitrun_close(base);
 }
 
+/* What an attention read and wrote, kept by an observer of the test's own. */
+typedef struct {
+    vt_mat y, qkv;
+    float *out, *in;
+    float *weights; /* [heads, tokens, tokens] of image 1, layer 0 */
+    int tokens, calls;
+} kept;
+
+static void take_rows(void *user, const vitrun_attention_rows *r)
+{
+    kept *k = user;
+    size_t n = (size_t)k->tokens;
+    if (r->image == 1 && r->layer == 0)
+        memcpy(k->weights + ((size_t)r->head * n + (size_t)r->first) * n, r->weights,
+               (size_t)r->rows * n * sizeof(float));
+#pragma omp atomic
+    k->calls += r->rows;
+}
+
+static void keep_attention(void *user, vt_stream *s, const char *name, vt_mat y, vt_mat qkv)
+{
+    kept *k = user;
+    vt_status st;
+    if (strcmp(name, "attention") != 0 || s->layer != 0)
+        return;
+    s->dev->ops->download(s->dev, k->out, y, &st);
+    s->dev->ops->download(s->dev, k->in, qkv, &st);
+}
+
+static void attention_weights_times_values_are_the_attention(void **state)
+{
+    (void)state;
+    vitrun_error err;
+    vitrun_options o = usual();
+    o.mask_config = "tests/golden/models/masks/per_head.json";
+    vitrun_model *m = open_with(&o);
+    vitrun_context *c = vitrun_context_open(m, 2, &err);
+    const vitrun_info *i = vitrun_info_get(m);
+    size_t n = (size_t)i->tokens, d = (size_t)i->head_dim, w = (size_t)i->width;
+    kept k = {.out = calloc(2 * n * w, 4),
+              .in = calloc(6 * n * w, 4),
+              .weights = calloc((size_t)i->heads * n * n, 4),
+              .tokens = i->tokens};
+    fill(m, c, 2);
+    c->stream->observe = keep_attention;
+    c->stream->observe_user = &k;
+    float *want = forward(c, m, 2), *got = calloc(2 * (size_t)i->outputs, sizeof *got);
+    c->stream->observe = NULL;
+    vitrun_outputs out = {.logits = got};
+    assert_int_equal(vitrun_attend(c, 2, 0, i->tokens, take_rows, &k, &out, &err), 0);
+    assert_memory_equal(want, got, 2 * (size_t)i->outputs * sizeof *got);
+    assert_int_equal(k.calls, 2 * i->layers * i->heads * i->tokens);
+    for (size_t h = 0; h < (size_t)i->heads; h++)
+        for (size_t t = 0; t < n; t++)
+            for (size_t e = 0; e < d; e++) {
+                double sum = 0;
+                for (size_t s = 0; s < n; s++)
+                    sum +=
+                        k.weights[(h * n + t) * n + s] * k.in[(n + s) * 3 * w + 2 * w + h * d + e];
+                assert_true(fabs(sum - k.out[(n + t) * w + h * d + e]) < 1e-5);
+            }
+    k.calls = 0;
+    assert_int_equal(vitrun_attend(c, 1, 3, 2, take_rows, &k, NULL, &err), 0);
+    assert_int_equal(k.calls, i->layers * i->heads * 2);
+    assert_int_equal(vitrun_attend(c, 1, 3, i->tokens - 2, take_rows, &k, NULL, &err), -1);
+    assert_int_equal(err.code, VITRUN_USAGE);
+    free(k.out);
+    free(k.in);
+    free(k.weights);
+    free(want);
+    free(got);
+    vitrun_context_close(c);
+    vitrun_close(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(attention_weights_times_values_are_the_attention),
         cmocka_unit_test(a_variant_gives_what_a_model_opened_so_gives),
         cmocka_unit_test(images_of_a_batch_do_not_touch_each_other),
         cmocka_unit_test(threads_on_one_model_get_the_same_bits_as_one_alone),

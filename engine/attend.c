@@ -1,0 +1,177 @@
+/* Attention weights, whichever kernel serves a layer: an observer takes each layer's q and k out of a
+ * running forward pass and computes
+ *
+ *   w[n, k] = softmax over allowed keys k of scale * q[n] . k[k]
+ *
+ * again on the host, in fp32 with sums in double precision, for the queries asked for. Fused kernels
+ * never hold these weights. No N^2 is kept here: rows are handed on in blocks.
+ */
+#include "engine/session.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { BLOCK = 32 }; /* queries at a time */
+
+typedef struct {
+    const vitrun_model *model;
+    int first, queries;
+    vitrun_attention_fn fn;
+    void *user;
+    float *qkv; /* [rows of a slice, 3 * heads * head_dim] */
+    vt_status st;
+} watcher;
+
+typedef struct { /* one head of one image */
+    const watcher *w;
+    const vt_attn_plan *plan;
+    const vt_mask *mask; /* NULL: every pair is on */
+    const float *qkv;    /* of the image */
+    int image, layer, head;
+} head_of_image;
+
+/* keys [head_dim, tokens]: so that a row's scores are sums of long rows. */
+static void transpose_keys(const head_of_image *h, float *keys)
+{
+    int n = h->plan->tokens, d = h->plan->head_dim, stride = 3 * h->plan->heads * d;
+    const float *k = h->qkv + (h->plan->heads + h->head) * d;
+    for (int t = 0; t < n; t++)
+        for (int i = 0; i < d; i++)
+            keys[(size_t)i * (size_t)n + (size_t)t] = k[(size_t)t * (size_t)stride + (size_t)i];
+}
+
+static void scores_of(const head_of_image *h, const float *keys, int query, float *row)
+{
+    int n = h->plan->tokens, d = h->plan->head_dim, stride = 3 * h->plan->heads * d;
+    const float *q = h->qkv + (size_t)query * (size_t)stride + h->head * d;
+    memset(row, 0, (size_t)n * sizeof *row);
+    for (int i = 0; i < d; i++) {
+        float x = q[i] * h->plan->scale;
+        const float *k = keys + (size_t)i * (size_t)n;
+        for (int t = 0; t < n; t++)
+            row[t] += x * k[t];
+    }
+}
+
+/* An empty row stays zero. */
+static void softmax(const head_of_image *h, int query, float *row, uint64_t *bits)
+{
+    int n = h->plan->tokens;
+    float top = -INFINITY;
+    double sum = 0;
+    if (h->mask)
+        h->mask->row(h->mask, query, bits);
+    for (int t = 0; t < n; t++) {
+        if (h->mask && !(bits[t / 64] >> t % 64 & 1))
+            row[t] = -INFINITY;
+        top = row[t] > top ? row[t] : top;
+    }
+    for (int t = 0; t < n; t++) {
+        row[t] = top == -INFINITY ? 0 : expf(row[t] - top);
+        sum += row[t];
+    }
+    for (int t = 0; t < n && sum > 0; t++)
+        row[t] = (float)(row[t] / sum);
+}
+
+static int attend_head(const head_of_image *h)
+{
+    int n = h->plan->tokens, last = h->w->first + h->w->queries;
+    vt_status st;
+    size_t keys_size = (size_t)n * (size_t)h->plan->head_dim;
+    float *keys = vt_alloc(keys_size + BLOCK * (size_t)n, sizeof *keys, "attention weights", &st);
+    uint64_t *bits = keys ? vt_alloc(vt_mask_words(n), sizeof *bits, "mask row", &st) : NULL;
+    if (bits)
+        transpose_keys(h, keys);
+    for (int at = h->w->first; bits && at < last; at += BLOCK) {
+        vitrun_attention_rows rows = {h->image, h->layer, h->head, at, 0, keys + keys_size};
+        for (; rows.rows < BLOCK && at + rows.rows < last; rows.rows++) {
+            float *row = keys + keys_size + (size_t)rows.rows * (size_t)n;
+            scores_of(h, keys, at + rows.rows, row);
+            softmax(h, at + rows.rows, row, bits);
+        }
+        h->w->fn(h->w->user, &rows);
+    }
+    int failed = !bits;
+    vt_free(bits);
+    vt_free(keys);
+    return failed;
+}
+
+/* The mask of each of the layer's heads: mask [heads]. */
+static void masks_of(const vt_plans *plans, int layer, const vt_mask **mask)
+{
+    const vt_attn_plan *plan = &plans->plan[layer];
+    int first = 0;
+    while (plans->group[first].pub.layer != layer)
+        first++;
+    for (int g = 0; g < plan->groups; g++) {
+        int index = plans->group[first + g].mask;
+        for (int i = 0; i < plan->group[g].heads; i++)
+            mask[plan->group[g].head[i]] = index < 0 ? NULL : plans->mask[index].mask;
+    }
+}
+
+/* Heads run side by side; the images of one head follow each other. */
+static void attend_layer(watcher *w, const vt_attn_plan *plan, int layer, int first, int images)
+{
+    int failed = 0;
+    size_t image = (size_t)plan->tokens * 3 * (size_t)plan->heads * (size_t)plan->head_dim;
+    const vt_mask **mask = vt_alloc((size_t)plan->heads, sizeof *mask, "masks", &w->st);
+    if (!mask)
+        return;
+    masks_of(&w->model->plans, layer, mask);
+#pragma omp parallel for num_threads(w->model->dev->threads) schedule(dynamic) reduction(| : failed)
+    for (int head = 0; head < plan->heads; head++)
+        for (int i = 0; i < images; i++) {
+            head_of_image h = {w,         plan,  mask[head], w->qkv + (size_t)i * image,
+                               first + i, layer, head};
+            failed |= attend_head(&h);
+        }
+    vt_free(mask);
+    if (failed)
+        vt_fail(&w->st, VT_MACHINE, "out of memory (attention weights)");
+}
+
+/* The observer: at each attention, its input is still there. */
+static void at_attention(void *user, vt_stream *s, const char *name, vt_mat y, vt_mat qkv)
+{
+    watcher *w = user;
+    vt_device *dev = s->dev;
+    (void)y;
+    if (strcmp(name, "attention") != 0 || w->st.code != VT_OK || dev->ops->finish(s, &w->st) ||
+        dev->ops->download(dev, w->qkv, qkv, &w->st))
+        return;
+    attend_layer(w, &w->model->plans.plan[s->layer], s->layer, s->first, s->images);
+}
+
+static int check_queries(const vitrun_context *c, int first, int queries, vt_status *st)
+{
+    int tokens = c->model->vit.tokens;
+    if (first < 0 || queries < 1 || queries > tokens || first > tokens - queries)
+        return vt_fail(st, VT_USAGE, "queries %d to %d (expected 0 to %d)", first,
+                       first + queries - 1, tokens - 1);
+    return 0;
+}
+
+int vitrun_attend(vitrun_context *c, int count, int first, int queries, vitrun_attention_fn fn,
+                  void *user, const vitrun_outputs *out, vitrun_error *err)
+{
+    const vitrun_model *m = c->model;
+    watcher w = {.model = m, .first = first, .queries = queries, .fn = fn, .user = user};
+    vitrun_outputs none = {0};
+    size_t row = 3 * (size_t)m->cfg.vit.heads * (size_t)m->vit.head_dim;
+    if (check_queries(c, first, queries, &w.st) == 0)
+        w.qkv = vt_alloc((size_t)vit_slice(&m->vit, c->acts.images) * (size_t)m->vit.tokens * row,
+                         sizeof *w.qkv, "q, k and v", &w.st);
+    if (!w.qkv)
+        return vitrun_fail(err, &w.st);
+    c->stream->observe = at_attention;
+    c->stream->observe_user = &w;
+    int failed = vitrun_forward(c, count, out ? out : &none, err);
+    c->stream->observe = NULL;
+    vt_free(w.qkv);
+    if (!failed && w.st.code != VT_OK)
+        failed = vitrun_fail(err, &w.st);
+    return failed;
+}
