@@ -23,6 +23,7 @@
 
 #include "engine/experiments/batches.h"
 #include "engine/experiments/evaluate.h"
+#include "engine/experiments/maps.h"
 #include "engine/experiments/measure.h"
 #include "engine/experiments/points.h"
 #include "engine/experiments/sweep.h"
@@ -60,7 +61,8 @@ typedef struct {
     uint64_t max_memory; /* 0: no limit */
     /* run */
     int topk, json, logits, tokens, profile;
-    const char *features;
+    const char *features, *maps;
+    int rollout;
     /* info, mask, bench */
     int list;
     cli_size grid;

@@ -114,15 +114,20 @@ const cli_option cli_option_table[] = {
      "image that could be used, in order"},
     {NULL, "tokens", NULL, OPT_FLAG, FIELD(tokens), 0, 0, NULL, CMD_RUN,
      "with --features: all tokens after the final norm instead"},
+    {NULL, "attention", "DIR", OPT_TEXT, FIELD(maps), 0, 0, NULL, CMD_RUN,
+     "write what a query attends to, of each image, layer and head:\n"
+     "attention.npy, and laid over the image as .png, a folder each"},
+    {NULL, "rollout", NULL, OPT_FLAG, FIELD(rollout), 0, 0, NULL, CMD_RUN,
+     "with --attention: attention rollout, too"},
     {NULL, "profile", NULL, OPT_FLAG, FIELD(profile), 0, 0, NULL, CMD_RUN,
      "time per operation, on standard error"},
     {NULL, "list", NULL, OPT_FLAG, FIELD(list), 0, 0, NULL, CMD_INFO,
      "print the supported architectures and end"},
     {NULL, "png", "DIR", OPT_TEXT, FIELD(png), 0, 0, NULL, CMD_MASK,
      "draw each mask as a matrix, and what one query sees, into DIR"},
-    {NULL, "query", "TOKEN", OPT_INT, FIELD(query), 0, INT_MAX, NULL, CMD_MASK,
-     "the query to draw, counted from 0 with the prefix tokens first\n"
-     "(default: the patch in the middle)"},
+    {NULL, "query", "TOKEN", OPT_INT, FIELD(query), 0, INT_MAX, NULL, CMD_RUN | CMD_MASK,
+     "the query, counted from 0 with the prefix tokens first (default:\n"
+     "the patch in the middle; of --attention the class token)"},
     {NULL, "save", "FILE", OPT_TEXT, FIELD(save), 0, 0, NULL, CMD_MASK,
      "write the masks as .safetensors, usable as mask files again"},
 

@@ -4,9 +4,11 @@
  * saved, results appear when the run is complete: one that fails half way writes none.
  * Probabilities are softmax(logits) in double precision.
  */
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "engine/cli/cli.h"
@@ -177,6 +179,13 @@ static int check_options(const cli_options *o, vitrun_error *err)
         return vte_fail(err, VITRUN_USAGE, "--logits needs --json");
     if (o->tokens && !o->features)
         return vte_fail(err, VITRUN_USAGE, "--tokens needs --features FILE");
+    if ((o->rollout || o->query >= 0) && !o->maps)
+        return vte_fail(err, VITRUN_USAGE, "--%s needs --attention DIR",
+                        o->rollout ? "rollout" : "query");
+    for (int i = 0; o->maps && i < o->images.count; i++)
+        if (strcmp(o->images.item[i], "-") == 0)
+            return vte_fail(err, VITRUN_USAGE,
+                            "--attention reads its IMAGE twice: it must be a file");
     if (o->features && !cli_ends_with(o->features, ".npy") &&
         !cli_ends_with(o->features, ".safetensors"))
         return vte_fail(err, VITRUN_USAGE,
@@ -249,6 +258,40 @@ static void note_profile(run_state *s, const vitrun_context *context)
     report_layers_text(s->io->notes, s->model, context);
 }
 
+/* ---- attention maps ---- */
+/* DIR/0003-name of the picture without its ending */
+static char *map_folder(const run_state *s, size_t index)
+{
+    const char *path = s->files->file[index].path, *slash = strrchr(path, '/');
+    const char *name = strcmp(path, "-") == 0 ? "stdin" : slash ? slash + 1 : path;
+    const char *dot = strrchr(name, '.');
+    int length = dot && dot > name ? (int)(dot - name) : (int)strlen(name);
+    return cli_format("%s/%04zu-%.*s", s->o->maps, index, length, name);
+}
+
+/* Of every picture that can be read (the others have been named), a forward of its own. */
+static int write_maps(const run_state *s, vitrun_context *context, vitrun_error *err)
+{
+    vte_map_options o = {.query = s->o->query >= 0 ? s->o->query : vte_map_query(s->info),
+                         .rollout = s->o->rollout};
+    int bad = 0;
+    if (o.query >= s->info->tokens)
+        return vte_fail(err, VITRUN_USAGE, "--query: bad value (expected 0 to %d, found %d)",
+                        s->info->tokens - 1, o.query);
+    if (mkdir(s->o->maps, 0777) != 0 && errno != EEXIST)
+        return vte_fail(err, VITRUN_MACHINE, "%s: %s", s->o->maps, strerror(errno));
+    for (size_t i = 0; i < s->files->count && !bad; i++) {
+        char *folder = map_folder(s, i);
+        vitrun_error ignored;
+        if (vte_image_read(s->model, s->files->file[i].path, vitrun_context_input(context),
+                           &ignored) == 0)
+            bad = vte_maps_write(s->model, context, &o, folder, err);
+        free(folder);
+        cli_progress(s->io, i + 1, s->files->count, "attention maps");
+    }
+    return bad;
+}
+
 static int run_images(run_state *s, vitrun_context *context, vitrun_context *second,
                       vitrun_error *err)
 {
@@ -278,6 +321,8 @@ static int run_images(run_state *s, vitrun_context *context, vitrun_context *sec
     if (o->json && finish_json(s, context, &b, err) != 0)
         return -1;
     if (o->features && s->good > 0 && save_features(s, err) != 0)
+        return -1;
+    if (o->maps && s->good > 0 && write_maps(s, context, err) != 0)
         return -1;
     if (o->profile)
         note_profile(s, context);
