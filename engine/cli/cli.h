@@ -9,7 +9,7 @@
  *   opening.c   options -> an open model
  *   study.c     points run, kept and written: what sweep and sensitivity share
  *   run.c info.c mask.c check.c bench.c bench_attention.c eval.c sweep.c sensitivity.c
- *               one command each
+ *   calibrate.c search.c   one command each
  *
  * Only this folder prints or exits. A command returns an exit status, with its results in io->out,
  * or -1 with err set: then nothing but the error is printed.
@@ -77,6 +77,12 @@ typedef struct {
     /* sweep, sensitivity */
     const char *spec, *out, *shard, *study;
     int merge;
+    /* calibrate, search */
+    int keep_keys;
+    double keep_mass, max_lost; /* < 0: not given */
+    const char *per;
+    double max_ms;
+    uint64_t max_bytes;
     int help, version;
     cli_list images; /* what is no option */
 } cli_options;
@@ -90,7 +96,9 @@ enum {
     CMD_EVAL = 32,
     CMD_SWEEP = 64,
     CMD_SENSITIVITY = 128,
-    CMD_ALL = 255
+    CMD_CALIBRATE = 256,
+    CMD_SEARCH = 512,
+    CMD_ALL = 1023
 };
 
 typedef struct cli_io cli_io;
@@ -217,6 +225,7 @@ typedef struct cli_table cli_table;
 cli_table *cli_table_new(const char *columns);
 void cli_cell(cli_table *t, const char *fmt, ...) VTE_PRINTF(2, 3);
 void cli_cells(cli_table *t, const char *const *texts); /* up to a NULL: headings */
+void cli_table_drop(cli_table *t);                      /* frees, prints nothing */
 void cli_table_end(cli_table *t, int indent, FILE *f);  /* prints and frees */
 
 /* ---- reports ---- */
@@ -279,6 +288,8 @@ int cmd_check(const cli_options *o, cli_io *io, vitrun_error *err);
 int cmd_eval(const cli_options *o, cli_io *io, vitrun_error *err);
 int cmd_sweep(const cli_options *o, cli_io *io, vitrun_error *err);
 int cmd_sensitivity(const cli_options *o, cli_io *io, vitrun_error *err);
+int cmd_calibrate(const cli_options *o, cli_io *io, vitrun_error *err);
+int cmd_search(const cli_options *o, cli_io *io, vitrun_error *err);
 int cmd_bench(const cli_options *o, cli_io *io, vitrun_error *err);
 int cmd_bench_attention(const cli_options *o, cli_io *io, vitrun_error *err);
 

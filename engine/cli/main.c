@@ -72,6 +72,23 @@ const cli_command cli_commands[] = {
      "Puts each mask on one layer at a time, the others dense; with --study out on all layers\n"
      "but one. With --out, rows are kept there and a report is written, as sweep does.\n",
      0},
+    {"calibrate", CMD_CALIBRATE, cmd_calibrate,
+     "calibrate --weights PATH --data DIR|CSV [--mask EXPR] [OPTION]...\n"
+     "calibrate --weights PATH --data DIR|CSV --save FILE (--keep-keys K | --keep-mass X)",
+     "where attention goes on average; masks made from it",
+     "Runs unmasked and keeps the average attention of each layer and head. Prints, each the\n"
+     "mean over queries: the keys that hold 50, 90 and 99 % of it, its entropy in nats, the\n"
+     "share that goes to prefix tokens, the distance in patches; with masks, the share of the\n"
+     "attention that they would leave out.\n",
+     0},
+    {"search", CMD_SEARCH, cmd_search,
+     "search --weights PATH --data DIR|CSV --mask EXPR... --max-lost POINTS [OPTION]...",
+     "choose a mask for each layer under a budget",
+     "Tries each mask on each layer alone, then adds them in the order of what they save for\n"
+     "the harm that they do, as long as the budget holds: --max-lost alone leaves out as many\n"
+     "pairs as it can; --max-bytes or --max-ms stop where that is reached (with --max-lost,\n"
+     "without losing more). Greedy: the best combination is not promised.\n",
+     0},
     {0},
 };
 

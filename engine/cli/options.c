@@ -15,8 +15,9 @@
 
 enum {
     STUDIES = CMD_SWEEP | CMD_SENSITIVITY,
-    RUNS_MODEL = CMD_RUN | CMD_INFO | CMD_CHECK | CMD_BENCH | CMD_EVAL | STUDIES,
-    MASKED = CMD_ALL & ~STUDIES, /* take masks as they are */
+    RUNS_MODEL = CMD_RUN | CMD_INFO | CMD_CHECK | CMD_BENCH | CMD_EVAL | STUDIES | CMD_CALIBRATE |
+                 CMD_SEARCH,
+    MASKED = CMD_ALL & ~(STUDIES | CMD_SEARCH), /* take masks as they are */
     MAX_BATCH = 65536,
     MAX_SIDE = 65536,
     MAX_THREADS = 1024
@@ -49,8 +50,8 @@ const cli_option cli_option_table[] = {
      "a mask for some layers (all, where none is named); replaces\n"
      "their entry in the configuration. May be repeated:\n"
      "--mask '0-7: axial_2d() | local_2d(distance=5)'"},
-    {NULL, "mask", "EXPR", OPT_LIST, FIELD(masks), 0, 0, NULL, CMD_SENSITIVITY,
-     "a mask to put on the layers. May be repeated"},
+    {NULL, "mask", "EXPR", OPT_LIST, FIELD(masks), 0, 0, NULL, CMD_SENSITIVITY | CMD_SEARCH,
+     "a mask to put on layers. May be repeated"},
     {NULL, "density-threshold", "X", OPT_REAL, FIELD(density_threshold), 0, 1, NULL, RUNS_MODEL,
      "masks at least this dense take the dense kernel (default: the\n"
      "configuration's, else 0.30)"},
@@ -58,7 +59,8 @@ const cli_option cli_option_table[] = {
      RUNS_MODEL,
      "below the threshold: auto takes the kernel predicted fastest,\n"
      "density always a sparse one (default: auto)"},
-    {NULL, "kernel", "NAME", OPT_TEXT, FIELD(kernel), 0, 0, NULL, RUNS_MODEL & ~CMD_SWEEP,
+    {NULL, "kernel", "NAME", OPT_TEXT, FIELD(kernel), 0, 0, NULL,
+     RUNS_MODEL & ~(CMD_SWEEP | CMD_CALIBRATE),
      "force one attention kernel for masked layers: reference, dense,\n"
      "sparse (the fastest sparse one), or a kernel's own name"},
 
@@ -72,7 +74,7 @@ const cli_option cli_option_table[] = {
     {NULL, "threads", "N", OPT_INT, FIELD(threads), 1, MAX_THREADS, NULL, CMD_ALL,
      "CPU threads (default: the cores that this process may use)"},
     {NULL, "batch", "N", OPT_INT, FIELD(batch), 1, MAX_BATCH, NULL,
-     CMD_RUN | CMD_EVAL | CMD_SENSITIVITY,
+     CMD_RUN | CMD_EVAL | CMD_SENSITIVITY | CMD_CALIBRATE | CMD_SEARCH,
      "images a forward pass (default: 1 for one image, else up to 8 on\n"
      "the CPU and 64 on a GPU, as memory allows)"},
     {NULL, "batch", "N[,N...]", OPT_INTS, FIELD(batches), 1, MAX_BATCH, NULL, CMD_INFO | CMD_BENCH,
@@ -82,10 +84,12 @@ const cli_option cli_option_table[] = {
      "refuse, before allocating, to hold more: bytes, or 512M, 2G ...\n"
      "(K, M, G and T are powers of 1024)"},
 
-    {"Data", "data", "DIR|CSV", OPT_TEXT, FIELD(data), 0, 0, NULL, CMD_EVAL | STUDIES,
+    {"Data", "data", "DIR|CSV", OPT_TEXT, FIELD(data), 0, 0, NULL,
+     CMD_EVAL | STUDIES | CMD_CALIBRATE | CMD_SEARCH,
      "labelled images: a folder of one folder a class, or a CSV file\n"
      "of path,label"},
-    {NULL, "limit", "N", OPT_INT, FIELD(limit), 1, INT_MAX, NULL, CMD_EVAL | STUDIES,
+    {NULL, "limit", "N", OPT_INT, FIELD(limit), 1, INT_MAX, NULL,
+     CMD_EVAL | STUDIES | CMD_CALIBRATE | CMD_SEARCH,
      "use N of the images, evenly spaced (default: all)"},
     {NULL, "no-agreement", NULL, OPT_FLAG, FIELD(no_agreement), 0, 0, NULL, CMD_EVAL,
      "do not run the unmasked model too, to compare with it"},
@@ -102,6 +106,19 @@ const cli_option cli_option_table[] = {
      "join the rows of all shares in --out; runs nothing"},
     {NULL, "study", "in|out|both", OPT_CHOICE, FIELD(study), 0, 0, "in|out|both", CMD_SENSITIVITY,
      "mask one layer, all but one, or try both (default: in)"},
+
+    {NULL, "max-lost", "POINTS", OPT_REAL, FIELD(max_lost), 0, 100, NULL, CMD_SEARCH,
+     "percent of the images' top-1 accuracy that may be lost"},
+    {NULL, "max-bytes", "SIZE", OPT_BYTES, FIELD(max_bytes), 1, 0, NULL, CMD_SEARCH,
+     "attention memory to come down to: 512K, 2M ..."},
+    {NULL, "max-ms", "MS", OPT_REAL, FIELD(max_ms), 0, 1e9, NULL, CMD_SEARCH,
+     "time of a batch's forward pass to come down to"},
+    {NULL, "keep-keys", "K", OPT_INT, FIELD(keep_keys), 1, INT_MAX, NULL, CMD_CALIBRATE,
+     "with --save: the K most attended keys of each query"},
+    {NULL, "keep-mass", "X", OPT_REAL, FIELD(keep_mass), 0, 1, NULL, CMD_CALIBRATE,
+     "with --save: the fewest keys that hold X (0 to 1) of the attention"},
+    {NULL, "per", "layer|head", OPT_CHOICE, FIELD(per), 0, 0, "layer|head", CMD_CALIBRATE,
+     "with --save: one mask a layer or one a head (default: layer)"},
 
     {"Results", "topk", "K", OPT_INT, FIELD(topk), 1, INT_MAX, NULL, CMD_RUN,
      "classes to print (default: 5)"},
@@ -131,6 +148,11 @@ const cli_option cli_option_table[] = {
     {NULL, "save", "FILE", OPT_TEXT, FIELD(save), 0, 0, NULL, CMD_MASK,
      "write the masks as .safetensors, usable as mask files again"},
 
+    {NULL, "save", "FILE", OPT_TEXT, FIELD(save), 0, 0, NULL, CMD_CALIBRATE,
+     "write masks as .safetensors, and FILE.json that reads them"},
+    {NULL, "save", "FILE", OPT_TEXT, FIELD(save), 0, 0, NULL, CMD_SEARCH,
+     "write the mask configuration that was found"},
+
     {"Without a model", "grid", "HxW", OPT_SIZE, FIELD(grid), 1, MAX_SIDE, NULL,
      CMD_MASK | CMD_BENCH, "patches: rows x columns (bench: with --attention)"},
     {NULL, "prefix", "P", OPT_INT, FIELD(prefix), 0, 65536, NULL, CMD_MASK,
@@ -139,7 +161,7 @@ const cli_option cli_option_table[] = {
     {"Measuring", "runs", "N", OPT_INT, FIELD(runs), 1, 1000000, NULL, CMD_BENCH,
      "timed runs of each size (default: 20, or as many as fit into\n"
      "10 seconds, at least 5)"},
-    {NULL, "runs", "N", OPT_INT, FIELD(runs), 1, 1000000, NULL, CMD_SENSITIVITY,
+    {NULL, "runs", "N", OPT_INT, FIELD(runs), 1, 1000000, NULL, CMD_SENSITIVITY | CMD_SEARCH,
      "timed forward passes of each point (default: 10)"},
     {NULL, "end-to-end", NULL, OPT_FLAG, FIELD(end_to_end), 0, 0, NULL, CMD_BENCH,
      "time preparing the images too, not the forward pass alone"},
@@ -388,7 +410,12 @@ static int parse_option(cli_options *o, const cli_command *command, int argc, ch
 int cli_parse(cli_options *o, const cli_command *command, int argc, char **argv, int first,
               vitrun_error *err)
 {
-    *o = (cli_options){.density_threshold = -1, .topk = 5, .prefix = -1, .query = -1};
+    *o = (cli_options){.density_threshold = -1,
+                       .topk = 5,
+                       .prefix = -1,
+                       .query = -1,
+                       .max_lost = -1,
+                       .max_ms = -1};
     int options_end = 0;
     for (int i = first; i < argc && !o->help && !o->version; i++) {
         if (!options_end && strcmp(argv[i], "--") == 0)

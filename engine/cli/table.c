@@ -75,6 +75,14 @@ static void print_row(const cli_table *t, char *const *row, const size_t *width,
     fputc('\n', f);
 }
 
+void cli_table_drop(cli_table *t)
+{
+    for (size_t i = 0; i < t->count; i++)
+        free(t->cell[i]);
+    free(t->cell);
+    free(t);
+}
+
 void cli_table_end(cli_table *t, int indent, FILE *f)
 {
     size_t columns = strlen(t->columns);
@@ -86,9 +94,6 @@ void cli_table_end(cli_table *t, int indent, FILE *f)
     }
     for (size_t i = 0; i + columns <= t->count; i += columns)
         print_row(t, t->cell + i, width, indent, f);
-    for (size_t i = 0; i < t->count; i++)
-        free(t->cell[i]);
     free(width);
-    free(t->cell);
-    free(t);
+    cli_table_drop(t);
 }

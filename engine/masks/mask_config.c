@@ -395,8 +395,8 @@ static int check_patterns(loader *l)
 
 static int read_top(loader *l)
 {
-    static const char *const known[] = {
-        "version", "density_threshold", "prefix", "patterns", "layers", NULL};
+    static const char *const known[] = {"version", "density_threshold", "prefix", "patterns",
+                                        "layers",  "measured",          NULL};
     const char *path[4] = {NULL};
     json_t *doc = l->doc;
     if (!json_is_object(doc))
@@ -410,6 +410,10 @@ static int read_top(loader *l)
     if (read_threshold(l, doc, path, 0, &l->out->masks.density_threshold) < 0 ||
         read_policy(l, doc, path, 0, &l->policy) < 0)
         return -1;
+    path[0] = "measured";
+    json_t *measured = json_object_get(doc, path[0]); /* for people: what is in it does not count */
+    if (measured && !json_is_object(measured))
+        return unexpected(l, path, 1, measured, "an object");
     path[0] = "patterns";
     if (patterns && !json_is_object(patterns))
         return unexpected(l, path, 1, patterns, "an object of named patterns");

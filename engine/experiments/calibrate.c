@@ -1,0 +1,238 @@
+/* See calibrate.h. */
+#include "engine/experiments/calibrate.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/experiments/measure.h"
+
+/* ---- streaming ---- */
+/* One head's rows come from one thread at a time, and no other head writes here. */
+static void add_rows(void *user, const vitrun_attention_rows *r)
+{
+    vte_calibration *c = user;
+    size_t n = (size_t)c->tokens;
+    float *to =
+        c->mean +
+        (((size_t)r->layer * (size_t)c->heads + (size_t)r->head) * n + (size_t)r->first) * n;
+    for (size_t i = 0; i < (size_t)r->rows * n; i++)
+        to[i] += r->weights[i];
+}
+
+/* Reads files from `first` on into the input; the good ones close ranks. Their number. */
+static int read_batch(const vte_calibrating *c, vitrun_context *context, size_t first, int count,
+                      vte_calibration *out, vitrun_error *err)
+{
+    const vitrun_info *i = vitrun_info_get(c->model);
+    size_t size = (size_t)i->channels * (size_t)i->image_height * (size_t)i->image_width;
+    int good = 0;
+    for (int k = 0; k < count; k++) {
+        float *to = vitrun_context_input(context) + (size_t)good * size;
+        vitrun_error bad;
+        if (vte_image_read(c->model, c->data->file[first + (size_t)k].path, to, &bad) == 0)
+            good++;
+        else if (bad.code != VITRUN_INPUT) {
+            *err = bad;
+            return -1;
+        } else {
+            out->bad++;
+            if (c->bad)
+                c->bad(c->user, bad.message);
+        }
+    }
+    return good;
+}
+
+static int run_all(const vte_calibrating *c, vitrun_context *context, vte_calibration *out,
+                   vitrun_error *err)
+{
+    for (size_t first = 0; first < c->data->count; first += (size_t)c->batch) {
+        size_t left = c->data->count - first;
+        int count = left < (size_t)c->batch ? (int)left : c->batch;
+        int good = read_batch(c, context, first, count, out, err);
+        if (good < 0 || (good > 0 && vitrun_attend(context, good, 0, out->tokens, add_rows, out,
+                                                   NULL, err) != 0))
+            return -1;
+        out->images += (size_t)good;
+        if (c->progress)
+            c->progress(c->user, first + (size_t)count, c->data->count);
+    }
+    return out->images ? 0 : vte_fail(err, VITRUN_INPUT, "none of the images can be used");
+}
+
+static void divide(vte_calibration *c)
+{
+    size_t n = (size_t)c->tokens, count = (size_t)c->layers * (size_t)c->heads * n * n;
+    float scale = 1 / (float)c->images;
+    for (size_t i = 0; i < count; i++)
+        c->mean[i] *= scale;
+}
+
+int vte_calibrate(const vte_calibrating *c, vte_calibration *out, vitrun_error *err)
+{
+    const vitrun_info *i = vitrun_info_get(c->model);
+    *out = (vte_calibration){i->layers, i->heads, i->tokens, i->prefix_tokens, i->grid_h, i->grid_w,
+                             0,         0,        NULL};
+    size_t n = (size_t)i->tokens, rows = (size_t)i->layers * (size_t)i->heads * n;
+    uint64_t available = vte_available_memory();
+    if (available && (double)rows * (double)n * sizeof(float) > (double)available)
+        return vte_fail(err, VITRUN_MACHINE,
+                        "average attention of %d layers, %d heads, %d tokens takes %.4g MiB (free "
+                        "%.4g MiB; a smaller --img-size needs less)",
+                        i->layers, i->heads, i->tokens, (double)rows * (double)n * 4 / 1048576,
+                        (double)available / 1048576);
+    out->mean = calloc(rows, n * sizeof *out->mean);
+    vitrun_context *context = out->mean ? vitrun_context_open(c->model, c->batch, err) : NULL;
+    if (!out->mean)
+        vte_fail(err, VITRUN_MACHINE, "out of memory (average attention)");
+    int bad = context ? run_all(c, context, out, err) : -1;
+    vitrun_context_close(context);
+    if (bad)
+        vte_calibration_free(out);
+    else
+        divide(out);
+    return bad;
+}
+
+void vte_calibration_free(vte_calibration *c)
+{
+    free(c->mean);
+    c->mean = NULL;
+}
+
+/* ---- one head ---- */
+static const float *row_of(const vte_calibration *c, int layer, int head, int query)
+{
+    size_t n = (size_t)c->tokens;
+    return c->mean + (((size_t)layer * (size_t)c->heads + (size_t)head) * n + (size_t)query) * n;
+}
+
+typedef struct {
+    float weight;
+    int key;
+} weighted;
+
+static int heavier_first(const void *a, const void *b)
+{
+    const weighted *x = a, *y = b;
+    return x->weight != y->weight ? (x->weight < y->weight) - (x->weight > y->weight)
+                                  : x->key - y->key;
+}
+
+static double sort_row(weighted *w, const float *row, int n)
+{
+    double sum = 0;
+    for (int k = 0; k < n; k++) {
+        w[k] = (weighted){row[k], k};
+        sum += row[k];
+    }
+    qsort(w, (size_t)n, sizeof *w, heavier_first);
+    return sum;
+}
+
+/* The least number of keys that hold `mass` of the row; 0 where the row is empty. */
+static int keys_for(const weighted *w, int n, double sum, double mass)
+{
+    double held = 0;
+    int k = 0;
+    while (k < n && sum > 0 && held < mass * sum * (1 - 1e-6))
+        held += w[k++].weight;
+    return k;
+}
+
+static double distance(const vte_calibration *c, int query, int key)
+{
+    int a = query - c->prefix, b = key - c->prefix;
+    return hypot(a / c->grid_w - b / c->grid_w, a % c->grid_w - b % c->grid_w);
+}
+
+static void add_row(const vte_calibration *c, const float *row, int query, vte_concentration *out)
+{
+    double patches = 0, far = 0;
+    for (int k = 0; k < c->tokens; k++) {
+        out->entropy -= row[k] > 0 ? row[k] * log((double)row[k]) : 0;
+        out->prefix += k < c->prefix ? row[k] : 0;
+        if (query >= c->prefix && k >= c->prefix) {
+            patches += row[k];
+            far += row[k] * distance(c, query, k);
+        }
+    }
+    out->distance += patches > 0 ? far / patches : 0;
+}
+
+int vte_concentration_of(const vte_calibration *c, int layer, int head, vte_concentration *out,
+                         vitrun_error *err)
+{
+    int n = c->tokens;
+    weighted *w = malloc((size_t)n * sizeof *w);
+    *out = (vte_concentration){0};
+    if (!w)
+        return vte_fail(err, VITRUN_MACHINE, "out of memory (row of attention)");
+    for (int q = 0; q < n; q++) {
+        const float *row = row_of(c, layer, head, q);
+        double sum = sort_row(w, row, n);
+        out->keys50 += keys_for(w, n, sum, 0.5);
+        out->keys90 += keys_for(w, n, sum, 0.9);
+        out->keys99 += keys_for(w, n, sum, 0.99);
+        add_row(c, row, q, out);
+    }
+    free(w);
+    out->keys50 /= n, out->keys90 /= n, out->keys99 /= n;
+    out->entropy /= n, out->prefix /= n;
+    out->distance /= n - c->prefix;
+    return 0;
+}
+
+int vte_mass_lost(const vte_calibration *c, const vitrun_masks *masks, int i, int head,
+                  double *lost, vitrun_error *err)
+{
+    int n = c->tokens, layer = vitrun_masks_at(masks, i)->layer, bad = 0;
+    uint8_t *allowed = malloc((size_t)n);
+    double kept = 0, all = 0;
+    if (!allowed)
+        return vte_fail(err, VITRUN_MACHINE, "out of memory (row of a mask)");
+    for (int q = 0; q < n && !bad; q++) {
+        const float *row = row_of(c, layer, head, q);
+        bad = vitrun_masks_row(masks, i, q, allowed, err);
+        for (int k = 0; k < n && !bad; k++) {
+            kept += allowed[k] ? row[k] : 0;
+            all += row[k];
+        }
+    }
+    free(allowed);
+    *lost = all > 0 ? (all - kept) / all : 0;
+    return bad;
+}
+
+/* ---- masks ---- */
+static void mean_row(const vte_calibration *c, int layer, int query, float *to)
+{
+    memset(to, 0, (size_t)c->tokens * sizeof *to);
+    for (int h = 0; h < c->heads; h++)
+        for (int k = 0; k < c->tokens; k++)
+            to[k] += row_of(c, layer, h, query)[k] / (float)c->heads;
+}
+
+int vte_mask_from(const vte_calibration *c, int layer, int per_head, int keys, double mass,
+                  uint8_t *mask, vitrun_error *err)
+{
+    int n = c->tokens, heads = per_head ? c->heads : 1;
+    size_t row_bytes = n > 0 ? (size_t)n : 0;
+    weighted *w = malloc((size_t)n * sizeof *w);
+    float *row = malloc((size_t)n * sizeof *row);
+    int bad = w && row ? 0 : vte_fail(err, VITRUN_MACHINE, "out of memory (row of a mask)");
+    for (int at = 0; at < heads * n && !bad; at++) {
+        uint8_t *to = mask + (size_t)at * (size_t)n;
+        if (!per_head)
+            mean_row(c, layer, at, row);
+        double sum = sort_row(w, per_head ? row_of(c, layer, at / n, at % n) : row, n);
+        int count = keys ? keys : keys_for(w, n, sum, mass);
+        memset(to, 0, row_bytes);
+        for (int k = 0; k < count && k < n; k++)
+            to[w[k].key] = 1;
+    }
+    free(w);
+    free(row);
+    return bad;
+}
