@@ -172,7 +172,7 @@ static int use(vitrun_attention *a, const char *name, vt_attn_plan *plan, vt_att
         kernel++;
     bool sparse = kernel >= VT_ATTN_TILES && kernel < VT_ATTN_KERNELS;
     if (kernel < VT_ATTN_KERNELS &&
-        !vt_attention_serves(a->dev, (vt_attn_kernel)kernel, a->plans.plan[0].head_dim))
+        !vt_attention_serves(a->dev, (vt_attn_kernel)kernel, a->plans.plan[0].head_dim, false))
         return vt_fail(st, VT_USAGE, "kernel %s: this device has none for heads of this size",
                        name);
     if (kernel == VT_ATTN_KERNELS || (sparse && !mask))

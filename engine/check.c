@@ -156,7 +156,8 @@ static int check_group(checker *c, const vt_planned_group *planned, const vt_att
         return -1;
     for (int k = 0; k < VT_ATTN_KERNELS; k++) {
         if (k == VT_ATTN_REFERENCE || (!mask && k != VT_ATTN_DENSE) ||
-            !vt_attention_serves(x->stream->dev, (vt_attn_kernel)k, plan->head_dim))
+            !vt_attention_serves(x->stream->dev, (vt_attn_kernel)k, plan->head_dim,
+                                 plan->bias != NULL))
             continue;
         if (run_kernel(x, plan, group, mask, (vt_attn_kernel)k, qkv, c->got, &c->st))
             return -1;

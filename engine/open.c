@@ -91,6 +91,7 @@ static int plan(vitrun_model *m, const vitrun_options *o, vt_status *st)
         .images = m->planned_images,
         .dev = m->dev,
         .threads = m->dev->threads,
+        .biased = m->cfg.vit.rel_pos != VIT_BIAS_NONE,
         .wish = {.rule = o->dispatch == VITRUN_DISPATCH_DENSITY ? VT_RULE_DENSITY : VT_RULE_AUTO,
                  .threshold = threshold,
                  .kernel = o->kernel},
@@ -166,6 +167,14 @@ static int check_options(const vitrun_options *o, vt_status *st)
     return 0;
 }
 
+/* The biases of the blocks' attention, which are in the weights, to the plans. */
+static void add_biases(vitrun_model *m)
+{
+    for (int i = 0; i < m->plans.layers; i++)
+        if (m->vit.block[i].bias.table)
+            m->plans.plan[i].bias = &m->vit.block[i].bias;
+}
+
 /* Everything that can be wrong is found before the first weight is read. */
 static int load(vitrun_model *m, const vitrun_options *o, const st_reader *r, vt_status *st)
 {
@@ -181,9 +190,7 @@ static int load(vitrun_model *m, const vitrun_options *o, const st_reader *r, vt
         return -1;
     if (vit_load(&m->vit, &m->cfg.vit, r, o->weights, m->dev, m->planned_images, &needs, st))
         return -1;
-    for (int i = 0; i < m->plans.layers; i++)
-        if (m->vit.block[i].bias.table)
-            m->plans.plan[i].bias = &m->vit.block[i].bias;
+    add_biases(m);
     return 0;
 }
 
@@ -235,7 +242,10 @@ static int open_variant(vitrun_model *m, const vitrun_model *base, const vitrun_
     m->vit = base->vit;
     m->planned_images = o->batch ? o->batch : base->planned_images;
     m->max_memory = o->max_memory;
-    return load_masks(m, o, st) || plan(m, o, st) || warn(m, st) || describe(m, st) ? -1 : 0;
+    if (load_masks(m, o, st) || plan(m, o, st))
+        return -1;
+    add_biases(m);
+    return warn(m, st) || describe(m, st) ? -1 : 0;
 }
 
 vitrun_model *vitrun_variant(const vitrun_model *base, const vitrun_options *options,

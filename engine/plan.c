@@ -80,7 +80,8 @@ static int count_layouts(vt_planned_mask *m, const vt_plan_setup *setup, vt_stat
 {
     bool tiles = !setup->dev, columns = false;
     for (int k = 0; setup->dev && k < VT_ATTN_KERNELS; k++) {
-        bool serves = vt_attention_serves(setup->dev, (vt_attn_kernel)k, setup->head_dim);
+        bool serves =
+            vt_attention_serves(setup->dev, (vt_attn_kernel)k, setup->head_dim, setup->biased);
         tiles = tiles || (serves && k == VT_ATTN_TILES);
         columns = columns || (serves && vt_attn_columns((vt_attn_kernel)k) >= 0);
     }
@@ -174,7 +175,8 @@ static int choose(vt_plans *p, vt_planned_group *g, vt_attn_group *to, const vt_
     if (m)
         memcpy(work.columns, m->columns_count, sizeof work.columns);
     for (int k = 0; k < VT_ATTN_KERNELS; k++)
-        work.serves[k] = vt_attention_serves(setup->dev, (vt_attn_kernel)k, setup->head_dim);
+        work.serves[k] =
+            vt_attention_serves(setup->dev, (vt_attn_kernel)k, setup->head_dim, setup->biased);
     vt_attn_choice choice;
     if (vt_attn_choose(&choice, &wish, &work, setup->dev->ops->attention_costs(setup->dev), st))
         return -1;

@@ -77,8 +77,9 @@ typedef struct {
 
     /* ---- the cost model's constants for this device and type (dispatch.h) ---- */
     const struct vt_attn_costs *(*attention_costs)(const vt_device *dev);
-    /* Is there such a kernel for heads of this size? May be NULL: for all. */
-    bool (*attention_serves)(const vt_device *dev, vt_attn_kernel kernel, int head_dim);
+    /* Is there such a kernel for heads of this size, and with a bias if `biased`? */
+    bool (*attention_serves)(const vt_device *dev, vt_attn_kernel kernel, int head_dim,
+                             bool biased);
     /* Brings what a group's kernel reads (list of heads, layout) to where the device reads it, into
      * g->own; equal layouts are shared. May be NULL: host memory serves. */
     int (*group_load)(vt_device *dev, vt_attn_group *g, vt_status *st);

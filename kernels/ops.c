@@ -34,9 +34,9 @@ double vt_clock_stop(vt_stream *s)
     return s->dev->ops->clock_stop ? s->dev->ops->clock_stop(s) : vt_now_ms() - s->clock;
 }
 
-bool vt_attention_serves(const vt_device *dev, vt_attn_kernel kernel, int head_dim)
+bool vt_attention_serves(const vt_device *dev, vt_attn_kernel kernel, int head_dim, bool biased)
 {
-    return !dev->ops->attention_serves || dev->ops->attention_serves(dev, kernel, head_dim);
+    return !dev->ops->attention_serves || dev->ops->attention_serves(dev, kernel, head_dim, biased);
 }
 
 int vt_group_load(vt_device *dev, vt_attn_group *g, vt_status *st)

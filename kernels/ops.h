@@ -37,7 +37,7 @@ double vt_now_ms(void); /* monotonic clock */
 /* ---- stand-ins for what a device may lack (backend.h) ---- */
 void vt_clock_start(vt_stream *s);
 double vt_clock_stop(vt_stream *s);
-bool vt_attention_serves(const vt_device *dev, vt_attn_kernel kernel, int head_dim);
+bool vt_attention_serves(const vt_device *dev, vt_attn_kernel kernel, int head_dim, bool biased);
 int vt_group_load(vt_device *dev, vt_attn_group *g, vt_status *st);
 void vt_group_free(vt_device *dev, vt_attn_group *g); /* one that was not loaded is fine */
 size_t vt_free_memory(vt_device *dev);                /* SIZE_MAX: who knows */

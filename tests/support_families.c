@@ -276,10 +276,11 @@ static void check_bias_of(vt_stream *s, int tokens, double density)
     double *want = biased(qkv, tokens, mask->on, &p);
     for (int kernel = 0; kernel < VT_ATTN_KERNELS; kernel++) {
         uint16_t heads[HEADS] = {0, 1};
-        vt_attn_group g = {HEADS, heads, "0-1", (vt_attn_kernel)kernel, bitmap, tiles, csr, NULL};
+        vt_attn_group g = {HEADS, heads, "0-1", (vt_attn_kernel)kernel, bitmap, tiles,
+                           csr,   NULL,  NULL};
         vt_attn_plan plan = {tokens, HEADS, DIM, 1 / sqrtf(DIM), &p.bias, 1, &g};
         vt_mat out = new_mat(s, n, HEADS * DIM);
-        if (!vt_attention_serves(s->dev, g.kernel, DIM))
+        if (!vt_attention_serves(s->dev, g.kernel, DIM, true))
             continue;
         assert_int_equal(vt_group_load(s->dev, &g, &st), 0);
         assert_int_equal(s->dev->ops->prepare_attention(s, out, in, &plan, 1, &st), 0);

@@ -53,9 +53,9 @@ const struct vt_attn_costs *vt_cpu_attention_costs(const vt_device *dev)
     return &costs_avx2[dev->dtype == VT_BF16];
 }
 
-bool vt_cpu_attention_serves(const vt_device *dev, vt_attn_kernel kernel, int head_dim)
+bool vt_cpu_attention_serves(const vt_device *dev, vt_attn_kernel kernel, int head_dim, bool biased)
 {
-    (void)dev, (void)head_dim;
+    (void)dev, (void)head_dim, (void)biased;
     return kernel <= VT_ATTN_ROWS;
 }
 

@@ -332,11 +332,12 @@ const struct vt_attn_costs *vt_cuda_attention_costs(const vt_device *dev)
     return &costs[dev->dtype == VT_F32];
 }
 
-bool vt_cuda_attention_serves(const vt_device *dev, vt_attn_kernel kernel, int head_dim)
+bool vt_cuda_attention_serves(const vt_device *dev, vt_attn_kernel kernel, int head_dim,
+                              bool biased)
 {
     const cuda_device *cuda = (const cuda_device *)dev;
     bool columns = vt_attn_columns(kernel) >= 0;
-    if (kernel == VT_ATTN_TILES)
+    if (kernel == VT_ATTN_TILES || (columns && biased))
         return false;
     if (!columns && (kernel != VT_ATTN_DENSE || dev->dtype == VT_F32))
         return head_dim <= 1024;

@@ -126,7 +126,8 @@ void vt_cuda_columns_place(vt_cuda_columns *c, const vt_cuda_attention *a, void 
 
 /* attention.c */
 const struct vt_attn_costs *vt_cuda_attention_costs(const vt_device *dev);
-bool vt_cuda_attention_serves(const vt_device *dev, vt_attn_kernel kernel, int head_dim);
+bool vt_cuda_attention_serves(const vt_device *dev, vt_attn_kernel kernel, int head_dim,
+                              bool biased);
 int vt_cuda_group_load(vt_device *dev, vt_attn_group *g, vt_status *st);
 void vt_cuda_group_free(vt_device *dev, vt_attn_group *g);
 int vt_cuda_prepare_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan,
