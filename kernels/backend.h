@@ -75,7 +75,7 @@ typedef struct {
     size_t (*linear_bytes)(const vt_linear *w);
     bool (*linear_fits)(const vt_linear *w, int in, int out); /* is W [out, in]? */
 
-    /* ---- the cost model's constants for this device and type (dispatch.h) ---- */
+    /* ---- the cost model's built-in constants for this device and type (dispatch.h) ---- */
     const struct vt_attn_costs *(*attention_costs)(const vt_device *dev);
     /* Is there such a kernel for heads of this size, and with a bias if `biased`? */
     bool (*attention_serves)(const vt_device *dev, vt_attn_kernel kernel, int head_dim,
@@ -157,6 +157,7 @@ struct vt_device {
     const vt_backend_ops *ops;
     vt_dtype dtype;         /* of the operands of matrix products */
     bool tf32;              /* products may round fp32 operands to tf32 */
+    char hardware[96];      /* "NVIDIA H100 80GB HBM3": equal names are equally fast */
     const char *arithmetic; /* "fp32", "tf32", "bf16", "fp16" */
     vt_dtype input;         /* of images */
     vt_dtype residual;      /* of the residual stream */

@@ -2,6 +2,7 @@
  * the operations on rows that need no file of their own (norm, qk_norm). */
 #include "kernels/cpu/cpu.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* ---- instruction sets ---- */
@@ -248,6 +249,19 @@ static bool onednn_is_faster(const vt_isa *isa)
 #endif
 }
 
+/* "AMD EPYC 7B13 64-Core Processor avx2": as the kernel of the system tells it, where it does. */
+static void find_hardware(cpu_device *dev)
+{
+    char line[256], model[64] = "cpu";
+    FILE *f = fopen("/proc/cpuinfo", "re");
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "model name : %63[^\n]", model) == 1)
+            break;
+    if (f)
+        fclose(f);
+    snprintf(dev->base.hardware, sizeof dev->base.hardware, "%s %s", model, dev->isa->name);
+}
+
 vt_device *vt_cpu_open_as(vt_dtype dtype, int threads, const char *isa, int onednn, vt_status *st)
 {
     const vt_isa *found = find_isa(isa);
@@ -267,6 +281,7 @@ vt_device *vt_cpu_open_as(vt_dtype dtype, int threads, const char *isa, int oned
     dev->base.arithmetic = dtype == VT_F32 ? "fp32" : "bf16";
     dev->base.host_memory = true; /* and images are fp32 */
     dev->isa = found;
+    find_hardware(dev);
     if (onednn < 0)
         onednn = onednn_is_faster(found);
     if (onednn) {

@@ -472,13 +472,21 @@ static int find_device(cuda_device *dev, int index, vt_status *st)
         dev->index = index;
         dev->capability = 10 * p->major + p->minor;
         dev->base.wave_rows = 128 * p->multiProcessorCount; /* tiles are 128 high */
-        snprintf(dev->card, sizeof dev->card, "%.60s", p->name);
+        snprintf(dev->base.hardware, sizeof dev->base.hardware, "%.60s", p->name);
         snprintf(dev->name, sizeof dev->name, "cuda:%d (%.60s)", index, p->name);
         if ((error = cudaSetDevice(index)) || (error = cudaFree(NULL)))
             failed = vt_cuda_fail(&dev->base, error, "start", st);
     }
     vt_free(p);
     return failed;
+}
+
+/* cuBLASLt's algorithms are bound to its version. */
+static vt_tuned *open_tuned(const cuda_device *dev, vt_status *st)
+{
+    char name[128];
+    snprintf(name, sizeof name, "%s-%zu", dev->base.hardware, vt_lt_version(dev->lt));
+    return vt_tuned_open(name, st);
 }
 
 vt_device *vt_cuda_open(vt_dtype dtype, bool tf32, int index, int threads, vt_status *st)
@@ -495,7 +503,7 @@ vt_device *vt_cuda_open(vt_dtype dtype, bool tf32, int index, int threads, vt_st
     pthread_mutex_init(&dev->memory_lock, NULL);
     pthread_mutex_init(&dev->transfer_lock, NULL);
     if (!find_device(dev, index, st) && (dev->lt = vt_lt_open(st)) &&
-        (dev->tuned = vt_tuned_open(dev->card, vt_lt_version(dev->lt), st)))
+        (dev->tuned = open_tuned(dev, st)))
         return &dev->base;
     cuda_close(&dev->base);
     return NULL;

@@ -6,7 +6,6 @@
  *   linear.c     products: cuBLASLt or our own, whichever is faster on the shape
  *   attention.c  plans: layouts on the device, which launcher serves a group
  *   columns.c    layouts of columns.h on the device, cut into items
- *   tuned.c      what was found fastest, remembered on disk
  *   lt.c         cuBLASLt, opened at run time
  *   *.cu         the kernels, behind kernels.h
  */
@@ -18,9 +17,9 @@
 #include "kernels/backend.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/lt.h"
+#include "kernels/tuned.h"
 
 typedef struct vt_cuda_chunk vt_cuda_chunk;     /* memory.c */
-typedef struct vt_tuned vt_tuned;               /* tuned.c */
 typedef struct vt_cuda_product vt_cuda_product; /* linear.c: a product prepared for its shapes */
 typedef struct vt_cuda_layout vt_cuda_layout;   /* attention.c: a mask's layout on the device */
 
@@ -33,7 +32,6 @@ enum {
 typedef struct {
     vt_device base;
     int index;      /* of the GPU */
-    char card[64];  /* "NVIDIA H100 80GB HBM3" */
     char name[80];  /* "cuda:0 (NVIDIA H100 80GB HBM3)" */
     int capability; /* 90 for 9.0 */
     pthread_mutex_t lock;
@@ -95,13 +93,6 @@ int vt_cuda_download(vt_device *dev, float *to, vt_mat from, vt_status *st);
  * before each run, for work whose weights come from memory. */
 int vt_cuda_fastest(vt_stream *s, int candidates, int (*run)(void *user, int candidate), void *user,
                     bool cold);
-
-/* tuned.c: texts under texts, in memory and in a file of the user's cache folder. Both functions
- * want the device's lock held; get returns NULL where nothing is known. */
-vt_tuned *vt_tuned_open(const char *gpu, size_t lt_version, vt_status *st);
-void vt_tuned_close(vt_tuned *t);
-const char *vt_tuned_get(const vt_tuned *t, const char *key);
-void vt_tuned_put(vt_tuned *t, const char *key, const char *value);
 
 /* linear.c */
 vt_linear *vt_cuda_linear_load(vt_device *dev, const float *w, const float *bias, int out, int in,

@@ -1,13 +1,12 @@
-/* What timing found to be fastest on a device, as texts under texts: in memory, and in the file
+/* Texts under texts, in memory, and in the file
  *
- *   $XDG_CACHE_HOME/vitrun/GPU-VERSION.tuned       (~/.cache where XDG_CACHE_HOME is not set)
+ *   $XDG_CACHE_HOME/vitrun/NAME.tuned       (~/.cache where XDG_CACHE_HOME is not set)
  *
- * so that the next run need not time again. GPU is the card's name, VERSION cuBLASLt's, to which
- * its algorithms are bound. A line is "KEY = VALUE"; of lines with one key the last counts; a line
- * is appended by one write, so that several processes may share the file. A cache: it may be
- * deleted at any time, and where it cannot be read or written, things are timed again.
+ * A line is "KEY = VALUE"; of lines with one key the last counts; a line is appended by one write,
+ * so that several processes may share the file. A cache: it may be deleted at any time, and where it
+ * cannot be read or written, things are measured again.
  */
-#include "kernels/cuda/cuda.h"
+#include "kernels/tuned.h"
 
 #include <ctype.h>
 #include <fcntl.h>
@@ -17,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { LINE = 512, LARGEST = 1 << 20 /* bytes of a file that is read */ };
+enum { LINE = 1024, LARGEST = 1 << 20 /* bytes of a file that is read */ };
 
 typedef struct entry {
     struct entry *next;
@@ -32,7 +31,7 @@ struct vt_tuned {
 static void remember(vt_tuned *t, const char *key, const char *value)
 {
     vt_status st;
-    entry *e = vt_alloc(1, sizeof *e, "tuned products", &st);
+    entry *e = vt_alloc(1, sizeof *e, "what was measured", &st);
     if (!e)
         return;
     e->key = vt_strdup(key, &st);
@@ -47,25 +46,35 @@ static void remember(vt_tuned *t, const char *key, const char *value)
     vt_free(e);
 }
 
-/* The file's name; empty where there is no home. Makes the folder. */
-static void find_path(vt_tuned *t, const char *gpu, size_t version)
+/* The file's name; empty where there is no home. */
+static void find_path(vt_tuned *t, const char *of)
 {
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    char folder[400], name[80];
+    char folder[360], name[128];
     size_t n = 0;
     bool own = cache && cache[0] == '/';
     if (!own && (!home || home[0] != '/'))
         return;
-    for (const char *c = gpu; *c && n < sizeof name - 1; c++)
+    for (const char *c = of; *c && n < sizeof name - 1; c++)
         name[n++] = isalnum((unsigned char)*c) ? *c : '_';
     name[n] = 0;
     int length = snprintf(folder, sizeof folder, own ? "%s" : "%s/.cache", own ? cache : home);
     if (length < 0 || (size_t)length + sizeof "/vitrun" > sizeof folder)
         return;
+    snprintf(t->path, sizeof t->path, "%s/vitrun/%s.tuned", folder, name);
+}
+
+/* The two folders that may be missing: the user's cache, and ours in it. */
+static void make_folders(const vt_tuned *t)
+{
+    char folder[sizeof t->path];
+    strcpy(folder, t->path);
+    *strrchr(folder, '/') = 0;
+    char *ours = strrchr(folder, '/');
+    *ours = 0;
     mkdir(folder, 0700);
-    strcat(folder, "/vitrun");
+    *ours = '/';
     mkdir(folder, 0700);
-    snprintf(t->path, sizeof t->path, "%s/%s-%zu.tuned", folder, name, version);
 }
 
 /* "KEY = VALUE\n"; anything else is passed over. */
@@ -82,12 +91,12 @@ static void read_lines(vt_tuned *t, FILE *f)
     }
 }
 
-vt_tuned *vt_tuned_open(const char *gpu, size_t lt_version, vt_status *st)
+vt_tuned *vt_tuned_open(const char *name, vt_status *st)
 {
-    vt_tuned *t = vt_alloc(1, sizeof *t, "tuned products", st);
+    vt_tuned *t = vt_alloc(1, sizeof *t, "what was measured", st);
     if (!t)
         return NULL;
-    find_path(t, gpu, lt_version);
+    find_path(t, name);
     int fd = t->path[0] ? open(t->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
     struct stat s;
     FILE *f = fd >= 0 && fstat(fd, &s) == 0 && S_ISREG(s.st_mode) ? fdopen(fd, "r") : NULL;
@@ -120,17 +129,25 @@ const char *vt_tuned_get(const vt_tuned *t, const char *key)
     return NULL;
 }
 
-void vt_tuned_put(vt_tuned *t, const char *key, const char *value)
+bool vt_tuned_put(vt_tuned *t, const char *key, const char *value)
 {
     char line[LINE];
     int n = snprintf(line, sizeof line, "%s = %s\n", key, value);
     remember(t, key, value);
     if (!t->path[0] || n >= (int)sizeof line)
-        return;
+        return false;
+    make_folders(t);
     int fd = open(t->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0600);
     if (fd < 0)
-        return;
-    if (write(fd, line, (size_t)n) != n)
-        ftruncate(fd, 0); /* half a line: better to forget it all */
+        return false;
+    bool written = write(fd, line, (size_t)n) == n;
+    if (!written && ftruncate(fd, 0)) /* half a line: better to forget it all */
+        written = false;
     close(fd);
+    return written;
+}
+
+const char *vt_tuned_path(const vt_tuned *t)
+{
+    return t->path;
 }
