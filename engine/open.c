@@ -143,6 +143,7 @@ static int describe(vitrun_model *m, vt_status *st)
     i->parameters = m->vit.parameters;
     i->device = m->dev->ops->name, i->dtype = m->dev->arithmetic;
     i->threads = m->dev->threads;
+    i->measured_costs = m->plans.measured;
     i->facts = m->facts, i->fact_count = m->cfg.facts;
     return 0;
 }

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "engine/costs.h"
+
 /* ---- layouts ---- */
 
 int vt_planned_layout(vt_planned_mask *m, vt_attn_kernel kernel, int threads, uint64_t *bytes,
@@ -158,27 +160,34 @@ static vt_attn_wish layer_wish(const vt_plan_setup *setup, const vt_layer_masks 
     return wish;
 }
 
-static int choose(vt_plans *p, vt_planned_group *g, vt_attn_group *to, const vt_plan_setup *setup,
-                  const vt_layer_masks *layer, vt_status *st)
+vt_attn_work vt_planned_work(const vt_planned_mask *m, int heads, int tokens,
+                             const vt_plan_setup *setup)
 {
-    vt_planned_mask *m = g->mask < 0 ? NULL : &p->mask[g->mask];
-    vt_attn_wish wish = layer_wish(setup, layer);
     vt_attn_work work = {.images = setup->images,
-                         .heads = to->heads,
-                         .tokens = g->pub.tokens,
+                         .heads = heads,
+                         .tokens = tokens,
                          .head_dim = setup->head_dim,
                          .threads = setup->dev->host_memory ? setup->threads : 1,
                          .masked = m != NULL,
-                         .nnz = g->pub.nnz,
+                         .nnz = m ? m->stats.nnz : (int64_t)tokens * tokens,
                          .tiles = m ? m->tiles : 0,
-                         .row_max = g->pub.row_max};
+                         .row_max = m ? m->stats.row_max : tokens};
     if (m)
         memcpy(work.columns, m->columns_count, sizeof work.columns);
     for (int k = 0; k < VT_ATTN_KERNELS; k++)
         work.serves[k] =
             vt_attention_serves(setup->dev, (vt_attn_kernel)k, setup->head_dim, setup->biased);
+    return work;
+}
+
+static int choose(vt_plans *p, vt_planned_group *g, vt_attn_group *to, const vt_plan_setup *setup,
+                  const vt_layer_masks *layer, vt_status *st)
+{
+    vt_planned_mask *m = g->mask < 0 ? NULL : &p->mask[g->mask];
+    vt_attn_wish wish = layer_wish(setup, layer);
+    vt_attn_work work = vt_planned_work(m, to->heads, g->pub.tokens, setup);
     vt_attn_choice choice;
-    if (vt_attn_choose(&choice, &wish, &work, setup->dev->ops->attention_costs(setup->dev), st))
+    if (vt_attn_choose(&choice, &wish, &work, &p->costs, st))
         return -1;
     if (m && vt_planned_layout(m, choice.kernel, setup->threads, &p->mask_bytes, st))
         return -1;
@@ -301,6 +310,8 @@ int vt_plans_build(vt_plans *out, const vt_masks *masks, int layers, int tokens,
 {
     int groups = 0;
     *out = (vt_plans){.layers = layers, .dev = setup->dev};
+    if (setup->dev)
+        out->measured = vt_costs_of(setup->dev, setup->head_dim, &out->costs);
     for (int i = 0; i < layers; i++)
         groups += masks ? masks->layer[i].groups : 1;
     out->plan = vt_alloc((size_t)layers, sizeof *out->plan, "attention plans", st);

@@ -41,6 +41,8 @@ typedef struct {
     vt_planned_mask *mask; /* [masks] */
     int masks;
     uint64_t mask_bytes; /* of all layouts */
+    vt_attn_costs costs; /* the cost model's constants in use */
+    bool measured;       /* on this device, by vitrun tune; else they are the built-in ones */
 } vt_plans;
 
 typedef struct {
@@ -58,6 +60,10 @@ typedef struct {
 int vt_plans_build(vt_plans *out, const vt_masks *masks, int layers, int tokens,
                    const vt_plan_setup *setup, vt_status *st);
 void vt_plans_free(vt_plans *p);
+
+/* What the cost model is told of some heads that share a mask (NULL: none). */
+vt_attn_work vt_planned_work(const vt_planned_mask *m, int heads, int tokens,
+                             const vt_plan_setup *setup);
 
 /* Builds (once) what `kernel` reads of the mask; adds its bytes to *bytes (may be NULL) then. */
 int vt_planned_layout(vt_planned_mask *m, vt_attn_kernel kernel, int threads, uint64_t *bytes,

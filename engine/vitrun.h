@@ -121,6 +121,8 @@ typedef struct {
     int fact_count;
     double load_ms;
     double density_threshold; /* the document-wide one in force */
+    int measured_costs; /* predicted times rest on what vitrun_tune measured on this device (else on
+                           built-in constants) */
 } vitrun_info;
 
 VITRUN_API const vitrun_info *vitrun_info_get(const vitrun_model *model);

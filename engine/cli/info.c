@@ -94,6 +94,7 @@ static int info_json(const cli_options *o, const cli_ints *batches, const vitrun
     cli_json_array_end(io);
     if (is_masked(o)) {
         cli_json_put(io, "density_threshold", cli_real(info->density_threshold));
+        cli_json_put(io, "measured_costs", json_boolean(info->measured_costs));
         report_layers(io, model, NULL);
     }
     cli_json_end(io);
@@ -183,8 +184,11 @@ static int info_text(const cli_options *o, const cli_ints *batches, const vitrun
     if (print_memory(batches, model, f, err) != 0)
         return -1;
     if (is_masked(o)) {
-        fprintf(f, "\nattention, density threshold %g, planned for batch %d\n",
-                info->density_threshold, batches->value[0]);
+        fprintf(
+            f, "\nattention, density threshold %g, planned for batch %d; times predicted from %s\n",
+            info->density_threshold, batches->value[0],
+            info->measured_costs ? "what vitrun tune measured here"
+                                 : "built-in constants (vitrun tune measures this device's)");
         report_layers_text(f, model, NULL);
     }
     return 0;
