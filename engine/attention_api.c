@@ -5,7 +5,8 @@
 #include <string.h>
 
 struct vitrun_attention {
-    vt_device *dev;
+    vt_device *dev, *own; /* own: closed with it; NULL: the device is the caller's */
+    vt_plan_setup setup;
     vt_stream *stream;
     vt_masks *masks;
     vt_plans plans;
@@ -75,19 +76,18 @@ static int plan(vitrun_attention *a, const vitrun_attention_options *o, vt_statu
     a->prefix = shape.prefix;
     if (o->mask && !(a->masks = vt_masks_load(NULL, &o->mask, 1, &shape, a->dev->threads, st)))
         return -1;
-    vt_plan_setup setup = {.heads = o->heads,
-                           .head_dim = o->head_dim,
-                           .images = o->batch,
-                           .dev = a->dev,
-                           .threads = a->dev->threads,
-                           .wish = {.rule = VT_RULE_AUTO, .threshold = 0.30}};
-    return vt_plans_build(&a->plans, a->masks, 1, o->tokens, &setup, st);
+    a->setup = (vt_plan_setup){.heads = o->heads,
+                               .head_dim = o->head_dim,
+                               .images = o->batch,
+                               .dev = a->dev,
+                               .threads = a->dev->threads,
+                               .wish = {.rule = VT_RULE_AUTO, .threshold = 0.30}};
+    return vt_plans_build(&a->plans, a->masks, 1, o->tokens, &a->setup, st);
 }
 
 static int open_attention(vitrun_attention *a, const vitrun_attention_options *o, vt_status *st)
 {
-    if (check_options(o, st) ||
-        !(a->dev = vitrun_device_open(o->device, o->dtype, o->threads, st)) || plan(a, o, st))
+    if (plan(a, o, st))
         return -1;
     int width = o->heads * o->head_dim;
     size_t rows = (size_t)o->batch * (size_t)o->tokens;
@@ -104,14 +104,33 @@ static int open_attention(vitrun_attention *a, const vitrun_attention_options *o
     return fill(a, st);
 }
 
+vitrun_attention *vt_attention_open_on(vt_device *dev, const vitrun_attention_options *options,
+                                       vt_status *st)
+{
+    vitrun_attention *a =
+        check_options(options, st) ? NULL : vt_alloc(1, sizeof *a, "attention", st);
+    if (!a)
+        return NULL;
+    a->dev = dev;
+    if (open_attention(a, options, st) == 0)
+        return a;
+    vitrun_attention_close(a);
+    return NULL;
+}
+
 vitrun_attention *vitrun_attention_open(const vitrun_attention_options *options, vitrun_error *err)
 {
     vt_status st = {0};
-    vitrun_attention *a = vt_alloc(1, sizeof *a, "attention", &st);
-    if (a && open_attention(a, options, &st)) {
-        vitrun_attention_close(a);
-        a = NULL;
-    }
+    vt_device *dev = NULL;
+    vitrun_attention *a = NULL;
+    if (check_options(options, &st) == 0)
+        dev = vitrun_device_open(options->device, options->dtype, options->threads, &st);
+    if (dev)
+        a = vt_attention_open_on(dev, options, &st);
+    if (a)
+        a->own = dev;
+    else if (dev)
+        dev->ops->close(dev);
     if (!a)
         vitrun_fail(err, &st);
     return a;
@@ -129,8 +148,8 @@ void vitrun_attention_close(vitrun_attention *a)
         a->dev->ops->free(a->dev, a->out.p);
     vt_plans_free(&a->plans);
     vt_masks_free(a->masks);
-    if (a->dev)
-        a->dev->ops->close(a->dev);
+    if (a->own)
+        a->own->ops->close(a->own);
     vt_free(a);
 }
 
@@ -142,6 +161,13 @@ const vitrun_layer *vitrun_attention_layer(const vitrun_attention *a)
 int vitrun_attention_prefix(const vitrun_attention *a)
 {
     return a->prefix;
+}
+
+vt_attn_work vt_attention_work(const vitrun_attention *a)
+{
+    const vt_planned_group *g = &a->plans.group[0];
+    return vt_planned_work(g->mask < 0 ? NULL : &a->plans.mask[g->mask], a->setup.heads,
+                           g->pub.tokens, &a->setup);
 }
 
 /* ---- one kernel ---- */

@@ -9,6 +9,7 @@
  *   check.c      every kernel on the same q, k, v
  *   mask_api.c   masks without a model: numbers, drawings, files
  *   attention_api.c  one attention alone
+ *   tune.c       the cost model's constants, measured by it; costs.c keeps them
  *   image_api.c  pictures and arrays on disk
  */
 #ifndef VT_SESSION_H
@@ -64,5 +65,11 @@ int vitrun_check_finite(vitrun_context *c, int count, const float *tokens, vt_st
 /* Prepares the stream for `count` images, runs them, waits. Logits and pooled features are then in
  * the host's buffers, tokens in the device's. */
 int vitrun_run_images(vitrun_context *c, int count, vt_status *st);
+
+/* vitrun_attention_open on a device that the caller keeps, and closes later. */
+vitrun_attention *vt_attention_open_on(vt_device *dev, const vitrun_attention_options *options,
+                                       vt_status *st);
+/* What the cost model is told of it. */
+vt_attn_work vt_attention_work(const vitrun_attention *a);
 
 #endif

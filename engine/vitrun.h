@@ -335,6 +335,51 @@ VITRUN_API int vitrun_attention_memory(vitrun_attention *attention, const char *
                                        uint64_t *work_bytes, uint64_t *mask_bytes,
                                        vitrun_error *err);
 
+/* ---- tuning: the constants behind predicted times, measured on this device ---- */
+typedef struct {
+    size_t size;
+    const char *device, *dtype; /* as in vitrun_options */
+    int head_dim;               /* the head size to measure for; 64 by default */
+    int threads;
+    void (*progress)(void *user, int done, int total); /* called between measurements; or NULL */
+    void *user;
+} vitrun_tune_options;
+
+typedef struct vitrun_tuning vitrun_tuning;
+
+typedef struct { /* nanoseconds of a unit of work; 0: no part of this device's formula */
+    const char *name;
+    double built_in, measured;
+} vitrun_constant;
+
+typedef struct { /* one attention that was timed, and what the cost model says of it */
+    const char *kernel, *mask;
+    int heads, tokens, batch;
+    double ms, built_in_ms, measured_ms; /* timed; predicted with either set of constants */
+} vitrun_tuning_sample;
+
+typedef struct {
+    const char *device, *hardware, *dtype;
+    int head_dim, threads, constants, samples;
+    /* |predicted / timed - 1| over the samples, on average and at most */
+    double built_in_mean, built_in_worst, measured_mean, measured_worst;
+} vitrun_tuning_summary;
+
+VITRUN_API void vitrun_tune_options_init(vitrun_tune_options *options);
+/* Times every kernel of the device on shapes and masks that tell the constants apart, for some
+ * seconds, and fits them. Changes nothing yet. */
+VITRUN_API vitrun_tuning *vitrun_tune(const vitrun_tune_options *options, vitrun_error *err);
+VITRUN_API void vitrun_tuning_free(vitrun_tuning *tuning); /* NULL is fine */
+VITRUN_API const vitrun_tuning_summary *vitrun_tuning_get(const vitrun_tuning *tuning);
+VITRUN_API void vitrun_tuning_constant(const vitrun_tuning *tuning, int i, vitrun_constant *out);
+VITRUN_API void vitrun_tuning_sample_at(const vitrun_tuning *tuning, int i,
+                                        vitrun_tuning_sample *out);
+/* From now on models and attentions of this device, type and head size are planned with the measured
+ * constants. *path: the file in the user's cache folder that keeps them; delete it to go back. Fails
+ * (VITRUN_MACHINE) where the file cannot be written, and where the times contradict each other so
+ * much that something must have disturbed them. */
+VITRUN_API int vitrun_tuning_keep(vitrun_tuning *tuning, const char **path, vitrun_error *err);
+
 /* ---- arrays and tensors on disk: .npy or .safetensors by the path's ending; whole or not ---- */
 VITRUN_API int vitrun_save_f32(const char *path, const char *name, const float *data,
                                const uint64_t *shape, int rank, vitrun_error *err);

@@ -5,6 +5,8 @@
  *
  *   (J'J + PRIOR + damping diag(J'J + PRIOR)) d = -(J'r + PRIOR (x - x0))
  *
+ * Each sample's square is weighted by 1 / sqrt(1 + (r / FAR)^2), so that a time that was disturbed
+ * pulls no harder than one that is a little off (Charbonnier's loss, 2 FAR^2 (sqrt(...) - 1)).
  * Logarithms keep constants positive and weigh short times like long ones; PRIOR holds constants
  * that no sample tells apart. The formulas are vt_attn_predict's alone: J is taken by differences.
  */
@@ -16,6 +18,7 @@
 #include <string.h>
 
 #define PRIOR 1e-4
+#define FAR   0.1
 
 enum { STEPS = 300 };
 
@@ -129,7 +132,7 @@ static double error_at(const fit *f, const double *x, vt_attn_costs *costs)
     costs_at(f, x, costs);
     for (int i = 0; i < f->samples; i++) {
         f->residual[i] = residual(costs, &f->sample[i]);
-        sum += f->residual[i] * f->residual[i];
+        sum += 2 * FAR * FAR * (hypot(1, f->residual[i] / FAR) - 1);
     }
     for (int j = 0; j < f->free; j++)
         sum += PRIOR * (x[j] - f->start[j]) * (x[j] - f->start[j]);
@@ -160,10 +163,11 @@ static void normal(const fit *f, const double *x, double a[CONSTANTS][CONSTANTS]
     }
     for (int i = 0; i < f->samples; i++) {
         const double *row = &f->jacobian[i * f->free];
+        double weight = 1 / hypot(1, f->residual[i] / FAR);
         for (int j = 0; j < f->free; j++) {
-            b[j] -= row[j] * f->residual[i];
+            b[j] -= weight * row[j] * f->residual[i];
             for (int k = 0; k <= j; k++)
-                a[j][k] += row[j] * row[k];
+                a[j][k] += weight * row[j] * row[k];
         }
     }
 }

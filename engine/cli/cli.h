@@ -8,7 +8,7 @@
  *   files.c     image arguments -> files
  *   opening.c   options -> an open model
  *   study.c     points run, kept and written: what sweep and sensitivity share
- *   run.c info.c mask.c check.c bench.c bench_attention.c eval.c sweep.c sensitivity.c
+ *   run.c info.c mask.c check.c bench.c bench_attention.c tune.c eval.c sweep.c sensitivity.c
  *   calibrate.c search.c   one command each
  *
  * Only this folder prints or exits. A command returns an exit status, with its results in io->out,
@@ -68,7 +68,7 @@ typedef struct {
     cli_size grid;
     int prefix, query; /* -1: not given */
     const char *png, *save, *attention;
-    int runs; /* 0: not given */
+    int runs, head_dim; /* 0: not given */
     int end_to_end;
     /* eval */
     const char *data;
@@ -98,7 +98,9 @@ enum {
     CMD_SENSITIVITY = 128,
     CMD_CALIBRATE = 256,
     CMD_SEARCH = 512,
-    CMD_ALL = 1023
+    CMD_TUNE = 1024,
+    CMD_MODEL = 1023,
+    CMD_ALL = 2047
 };
 
 typedef struct cli_io cli_io;
@@ -291,6 +293,7 @@ int cmd_sensitivity(const cli_options *o, cli_io *io, vitrun_error *err);
 int cmd_calibrate(const cli_options *o, cli_io *io, vitrun_error *err);
 int cmd_search(const cli_options *o, cli_io *io, vitrun_error *err);
 int cmd_bench(const cli_options *o, cli_io *io, vitrun_error *err);
+int cmd_tune(const cli_options *o, cli_io *io, vitrun_error *err);
 int cmd_bench_attention(const cli_options *o, cli_io *io, vitrun_error *err);
 
 #endif

@@ -26,18 +26,18 @@ enum {
 #define FIELD(name) offsetof(cli_options, name)
 
 const cli_option cli_option_table[] = {
-    {"Model", "weights", "PATH", OPT_TEXT, FIELD(weights), 0, 0, NULL, CMD_ALL,
+    {"Model", "weights", "PATH", OPT_TEXT, FIELD(weights), 0, 0, NULL, CMD_MODEL,
      "a .safetensors file, or a folder as the Hugging Face hub lays\n"
      "it out: model.safetensors (or its shards) and config.json"},
-    {NULL, "config", "FILE", OPT_TEXT, FIELD(config), 0, 0, NULL, CMD_ALL,
+    {NULL, "config", "FILE", OPT_TEXT, FIELD(config), 0, 0, NULL, CMD_MODEL,
      "timm's config.json, where it is not beside the weights"},
-    {NULL, "arch", "NAME", OPT_TEXT, FIELD(arch), 0, 0, NULL, CMD_ALL,
+    {NULL, "arch", "NAME", OPT_TEXT, FIELD(arch), 0, 0, NULL, CMD_MODEL,
      "timm's name of the architecture, where nothing else tells it\n"
      "(vitrun info --list prints them)"},
-    {NULL, "set", "KEY=VALUE", OPT_LIST, FIELD(set), 0, 0, NULL, CMD_ALL,
+    {NULL, "set", "KEY=VALUE", OPT_LIST, FIELD(set), 0, 0, NULL, CMD_MODEL,
      "any field of model_args or pretrained_cfg: num_heads, norm_eps,\n"
      "mean, crop_pct ... May be repeated"},
-    {NULL, "img-size", "N|HxW", OPT_SQUARE, FIELD(img_size), 1, MAX_SIDE, NULL, CMD_ALL,
+    {NULL, "img-size", "N|HxW", OPT_SQUARE, FIELD(img_size), 1, MAX_SIDE, NULL, CMD_MODEL,
      "run at another image size; positions are resampled as timm does"},
     {NULL, "labels", "FILE", OPT_TEXT, FIELD(labels), 0, 0, NULL,
      CMD_RUN | CMD_INFO | CMD_EVAL | STUDIES,
@@ -65,10 +65,11 @@ const cli_option cli_option_table[] = {
      "sparse (the fastest sparse one), or a kernel's own name"},
 
     {"Device", "device", "auto|cpu|cuda[:N]", OPT_TEXT, FIELD(device), 0, 0, NULL,
-     RUNS_MODEL | CMD_MASK,
+     RUNS_MODEL | CMD_MASK | CMD_TUNE,
      "where to run; auto takes a GPU where there is one, and what is\n"
      "named is never replaced (default: auto)"},
-    {NULL, "dtype", "fp32|tf32|bf16|fp16", OPT_TEXT, FIELD(dtype), 0, 0, NULL, RUNS_MODEL,
+    {NULL, "dtype", "fp32|tf32|bf16|fp16", OPT_TEXT, FIELD(dtype), 0, 0, NULL,
+     RUNS_MODEL | CMD_TUNE,
      "arithmetic type; tf32 and fp16 need a GPU (default: fp16 on a GPU,\n"
      "fp32 on the CPU)"},
     {NULL, "threads", "N", OPT_INT, FIELD(threads), 1, MAX_THREADS, NULL, CMD_ALL,
@@ -167,6 +168,8 @@ const cli_option cli_option_table[] = {
      "time preparing the images too, not the forward pass alone"},
     {NULL, "attention", "HEADSxTOKENSxHEADDIM", OPT_TEXT, FIELD(attention), 0, 0, NULL, CMD_BENCH,
      "time one attention alone, through every kernel that can serve it"},
+    {NULL, "head-dim", "N", OPT_INT, FIELD(head_dim), 1, 1024, NULL, CMD_TUNE,
+     "the head size to measure for (default: 64)"},
 
     {"Other", "help", NULL, OPT_FLAG, FIELD(help), 0, 0, NULL, CMD_ALL, "print this text"},
     {NULL, "version", NULL, OPT_FLAG, FIELD(version), 0, 0, NULL, CMD_ALL,

@@ -4,7 +4,7 @@
 
 succeeds --help
 says 'usage: vitrun --weights PATH'
-for command in run info mask check bench; do
+for command in run info mask check bench tune; do
     grep -q "^  $command " "$tmp/out" || fail "--help does not list $command"
 done
 for command in run info mask check bench; do
@@ -12,6 +12,9 @@ for command in run info mask check bench; do
     says '--weights PATH'
     [ ! -s "$tmp/err" ] || fail "help on standard error"
 done
+succeeds tune --help
+says '--head-dim N'
+grep -q -e '--weights' "$tmp/out" && fail "tune takes no model"
 ok "help of the program and of every command"
 
 succeeds --version
@@ -26,6 +29,8 @@ refuses 2 'unknown option -j' --weights "$vit" -j "$image"
 refuses 2 'did you mean info?' inof --weights "$vit"
 refuses 2 'unknown command "frobnicate"' frobnicate
 refuses 2 '--grid is no option of vitrun run' --weights "$vit" --grid 3x3 "$image"
+refuses 2 '--weights is no option of vitrun tune' tune --weights "$vit"
+refuses 2 '--head-dim is no option of vitrun info' info --weights "$vit" --head-dim 64
 ok "unknown names get the nearest known one"
 
 refuses 2 '--weights is missing' "$image"
@@ -37,6 +42,11 @@ refuses 2 'its value is missing' --weights
 refuses 2 'found the option --json' "$image" --weights --json
 refuses 2 'takes no value' --weights "$vit" --json=yes "$image"
 refuses 2 'takes no arguments' info --weights "$vit" "$image"
+refuses 2 'takes no arguments' tune "$image"
+refuses 2 '--head-dim: bad value' tune --head-dim 0
+refuses 2 '--head-dim: bad value' tune --head-dim 1025
+refuses 2 'fp16' tune --device cpu --dtype fp16
+refuses 2 'expected auto, cpu, cuda' tune --device toaster
 refuses 2 'takes one IMAGE' check --weights "$vit" "$image" "$image"
 ok "missing and superfluous arguments"
 
