@@ -1,0 +1,271 @@
+#!/usr/bin/env python3
+"""Masked attention over a grid of token counts, masks and batch sizes: every kernel of vitrun, what auto takes, and,
+in the same run, PyTorch's dense cuDNN attention and FlexAttention with the same mask.
+
+    tests/bench_attn.py build/vitrun --csv attn.csv --svg attn.svg [--quick] [--device cuda] [--rounds 3] [--no-torch]
+
+Contenders take turns, round by round: within a round vitrun's kernels in turn (vitrun bench --attention), then
+PyTorch's. Times and ratios are medians over rounds, ratios of the rounds' own. FlexAttention's mask is a formula where
+the pattern has one, else a table; that it allows exactly the pairs that vitrun's does is counted before it is timed.
+Rows are written as they come. PyTorch needs a GPU; without it (--no-torch), everything is compared with vitrun's dense.
+"""
+import argparse
+import csv
+import json
+import math
+import os
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+
+import bench_attn_svg
+
+HEADS, HEAD_DIM = 12, 64
+SIDES = {197: 14, 577: 24, 1025: 32, 4097: 64, 16385: 128}  # and one prefix token
+BATCHES = {197: (1, 32), 577: (1, 32), 1025: (1, 32), 4097: (1, 4, 32), 16385: (1, 4)}
+QUICK = ((1025, 32, ('local 1%', 'local 3%', 'local 10%', 'axial')), (4097, 4, ('local 3%', 'axial', 'random 1%')))
+COLUMNS = ('tokens', 'batch', 'name', 'mask', 'density', 'contender', 'ms', 'predicted_ms', 'is_auto', 'of_vitrun_dense',
+           'speedup_over_cudnn', 'rounds', 'device', 'dtype')
+
+
+# ---- masks ----
+
+def local_density(side, distance):
+    reach = math.ceil(distance) - 1
+    pairs = sum((side - abs(y)) * (side - abs(x)) for y in range(-reach, reach + 1) for x in range(-reach, reach + 1)
+                if y * y + x * x < distance * distance and abs(y) < side and abs(x) < side)
+    return pairs / side**4
+
+
+def local_distance(side, density):
+    """The distance whose local_2d comes nearest to the density."""
+    return min((1 + i / 2 for i in range(1, 3 * side)), key=lambda d: abs(math.log(local_density(side, d) / density)))
+
+
+def masks_of(tokens):
+    """{name: expression}; equal expressions once."""
+    side = SIDES[tokens]
+    masks = {f'local {p}%': f'local_2d(distance={local_distance(side, p / 100):g})' for p in (1, 3, 10, 30)}
+    masks['axial'] = 'axial_2d()'
+    masks['swin'] = f'swin(window_size={7 if side % 7 == 0 else 8})'
+    for p in (1, 3, 10):
+        sigma = max(1, round(1.5 * math.sqrt(p / 100 * side * side / (2 * math.pi))))
+        masks[f'gauss {p}%'] = (f'random_from_probability(probability=local_2d_gaussian(sigma={sigma}), '
+                                f'sparsity={1 - p / 100:g})')
+    masks.update({f'random {p}%': f'random(sparsity={1 - p / 100:g})' for p in (0.3, 1, 3, 10)})
+    masks['axial | local 1%'] = f'axial_2d() | {masks["local 1%"]}'
+    masks['axial | local 3%'] = f'axial_2d() | {masks["local 3%"]}'
+    masks['local 1% | random 0.3%'] = f'{masks["local 1%"]} | {masks["random 0.3%"]}'
+    return {name: mask for i, (name, mask) in enumerate(masks.items()) if mask not in list(masks.values())[:i]}
+
+
+def formula(torch, mask, side):
+    """The expression as a function of patches q and k, or None where it has none."""
+    call, _, rest = mask.partition(' | ')
+    if rest:
+        parts = [formula(torch, part, side) for part in (call, rest)]
+        return None if None in parts else lambda q, k: parts[0](q, k) | parts[1](q, k)
+    name, _, argument = call.rstrip(')').partition('(')
+    value = float(argument.partition('=')[2]) if name in ('local_2d', 'swin') else 0
+    if name == 'axial_2d':
+        return lambda q, k: (q // side == k // side) | (q % side == k % side)
+    if name == 'local_2d':  # distances are multiples of a half: compare in whole numbers
+        most = int(math.ceil(value * value)) - 1
+        return lambda q, k: (q // side - k // side)**2 + (q % side - k % side)**2 <= most
+    if name == 'swin':
+        window = int(value)
+        return lambda q, k: ((q // side // window == k // side // window) & (q % side // window == k % side // window))
+    return None
+
+
+def table(torch, vitrun, mask, side):
+    """The mask as vitrun saves it, [tokens, tokens] on the device."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, 'mask.safetensors')
+        run([vitrun, 'mask', '--grid', f'{side}x{side}', '--prefix', '1', '--mask', mask, '--save', path])
+        with open(path, 'rb') as f:
+            size, = struct.unpack('<Q', f.read(8))
+            header = {k: v for k, v in json.loads(f.read(size)).items() if k != '__metadata__'}
+            (entry,) = header.values()
+            data = bytearray(f.read())
+    return torch.frombuffer(data, dtype=torch.uint8).view(entry['shape']).bool().cuda()
+
+
+# ---- contenders ----
+
+def run(command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f'{" ".join(command)}\n{done.stderr}')
+    return done.stdout
+
+
+def vitrun_times(args, tokens, batch, mask):
+    side = SIDES[tokens]
+    return json.loads(run([args.vitrun, 'bench', '--attention', f'{args.heads}x{tokens}x{HEAD_DIM}', '--grid',
+                           f'{side}x{side}', '--batch', str(batch), '--device', args.device, '--dtype', args.dtype,
+                           '--mask', mask, '--runs', str(args.runs), '--json']))
+
+
+class Torch:
+    """cuDNN's dense attention and FlexAttention on views of one buffer, as a model has them."""
+
+    def __init__(self, args):
+        import torch
+        from torch.nn.attention import SDPBackend, flex_attention, sdpa_kernel
+        self.args, self.torch, self.flex = args, torch, flex_attention
+        self.cudnn = lambda: sdpa_kernel(SDPBackend.CUDNN_ATTENTION)
+        self.kind = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)[args.dtype]
+
+    def open(self, tokens, batch, mask, nnz):
+        torch, side = self.torch, SIDES[tokens]
+        buffer = torch.randn(batch, tokens, 3, self.args.heads, HEAD_DIM, dtype=self.kind, device='cuda')
+        self.qkv = buffer.permute(2, 0, 3, 1, 4)
+        torch._dynamo.reset()
+        pairs = formula(torch, mask, side)
+        self.how = 'flex' if pairs else 'flex (table)'
+        if pairs:
+            def mask_mod(b, h, q, k):
+                return (q == 0) | (k == 0) | pairs(q - 1, k - 1)
+        else:
+            on = table(torch, self.args.vitrun, mask, side)
+
+            def mask_mod(b, h, q, k):
+                return on[q, k]
+        self.check(mask_mod, tokens, mask, nnz)
+        self.block_mask = self.flex.create_block_mask(mask_mod, None, None, tokens, tokens, device='cuda')
+        self.compiled = torch.compile(self.flex.flex_attention, dynamic=False)
+
+    def check(self, mask_mod, tokens, mask, nnz):
+        """Exits where the function allows other pairs, to judge by their number, than vitrun's mask."""
+        index, count = self.torch.arange(tokens, device='cuda'), 0
+        for rows in index.split(1024):
+            count += int(mask_mod(0, 0, rows[:, None], index[None, :]).sum())
+        if count != nnz:
+            sys.exit(f'{mask}: {tokens} tokens: PyTorch sees {count} pairs, vitrun {nnz}')
+
+    def median_ms(self, attend):
+        torch = self.torch
+        for _ in range(3):
+            attend()
+        events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(self.args.runs)]
+        for begin, end in events:
+            begin.record()
+            attend()
+            end.record()
+        torch.cuda.synchronize()
+        return statistics.median(begin.elapsed_time(end) for begin, end in events)
+
+    def times(self):
+        q, k, v = self.qkv
+        with self.torch.inference_mode():
+            with self.cudnn():
+                dense = self.median_ms(lambda: self.torch.nn.functional.scaled_dot_product_attention(q, k, v))
+            flex = self.median_ms(lambda: self.compiled(q, k, v, block_mask=self.block_mask))
+        return {'cudnn': dense, self.how: flex}
+
+
+# ---- a cell ----
+
+def measure(args, torch, tokens, batch, name, mask):
+    rounds, found = [], None
+    for i in range(args.rounds):
+        found = vitrun_times(args, tokens, batch, mask)
+        times = {k['kernel']: k['median_ms'] for k in found['kernels']}
+        if torch and i == 0:
+            torch.open(tokens, batch, mask, found['attention']['nnz'])
+        rounds.append(times | (torch.times() if torch else {}))
+    predicted = {k['kernel']: k['predicted_ms'] for k in found['kernels']}
+
+    def ratio(of, to):
+        return statistics.median(r[of] / r[to] for r in rounds)
+
+    return [{'tokens': tokens, 'batch': batch, 'name': name, 'mask': mask, 'density': found['attention']['density'],
+             'contender': c, 'ms': statistics.median(r[c] for r in rounds), 'predicted_ms': predicted.get(c),
+             'is_auto': int(c == found['attention']['kernel']), 'of_vitrun_dense': ratio(c, 'dense'),
+             'speedup_over_cudnn': ratio('cudnn', c) if torch else None, 'rounds': args.rounds,
+             'device': found['device'], 'dtype': found['dtype']} for c in rounds[0]]
+
+
+def print_cell(rows):
+    """One line: dense, auto, the best kernel, and PyTorch's, in milliseconds."""
+    ms = {r['contender']: r['ms'] for r in rows}
+    auto = next(r for r in rows if r['is_auto'])
+    best = best_kernel(rows)
+    flex = next((c for c in ms if c.startswith('flex')), None)
+    line = (f'{auto["tokens"]:6} b{auto["batch"]:<3} {auto["name"]:24} {100 * auto["density"]:5.1f} %  '
+            f'dense {ms["dense"]:9.4f}  auto {auto["contender"]:10} {auto["ms"]:9.4f}  '
+            f'best {best["contender"]:10} {best["ms"]:9.4f}')
+    if flex:
+        line += (f'  cudnn {ms["cudnn"]:9.4f}  {flex:12} {ms[flex]:9.4f}  auto is {auto["speedup_over_cudnn"]:.2f} x '
+                 f'cudnn, {ms[flex] / auto["ms"]:.2f} x flex')
+    print(line, flush=True)
+
+
+def best_kernel(rows):
+    own = [r for r in rows if r['contender'] != 'cudnn' and not r['contender'].startswith('flex')]
+    return min(own, key=lambda r: r['ms'])
+
+
+def print_summary(cells):
+    autos = [next(r for r in rows if r['is_auto']) for rows in cells]
+    to_best = [auto['ms'] / best_kernel(rows)['ms'] for auto, rows in zip(autos, cells)]
+    worst = max(autos, key=lambda r: r['of_vitrun_dense'])
+    print(f'{len(cells)} cells; auto to dense: {worst["of_vitrun_dense"]:.3f} at worst ({worst["tokens"]} tokens, '
+          f'b{worst["batch"]}, {worst["name"]}); to the best kernel: geometric mean '
+          f'{math.exp(statistics.fmean(map(math.log, to_best))):.3f}, worst {max(to_best):.3f}')
+
+
+def cells_of(args):
+    if args.quick:
+        return [(tokens, batch, name) for tokens, batch, names in QUICK for name in names]
+    return [(tokens, batch, name) for tokens in args.tokens for batch in args.batch or BATCHES[tokens]
+            for name in masks_of(tokens) if not args.masks or name in args.masks]
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument('vitrun')
+    parser.add_argument('--tokens', type=int, nargs='+', choices=SIDES, default=list(SIDES))
+    parser.add_argument('--batch', type=int, nargs='+', help='1, and 32 or what fits, unless given')
+    parser.add_argument('--masks', nargs='+', help='names as printed, such as "local 3%%"; all unless given')
+    parser.add_argument('--heads', type=int, default=HEADS)
+    parser.add_argument('--dtype', default='fp16')
+    parser.add_argument('--device', default='cuda')
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--runs', type=int, default=10, help='of each contender in a round')
+    parser.add_argument('--quick', action='store_true', help='a few cells')
+    parser.add_argument('--no-torch', action='store_true')
+    parser.add_argument('--csv', default='bench_attn.csv')
+    parser.add_argument('--svg')
+    args = parser.parse_args()
+    unknown = set(args.masks or ()) - {name for tokens in SIDES for name in masks_of(tokens)}
+    if unknown:
+        parser.error(f'--masks: unknown: {", ".join(sorted(unknown))}')
+    return args
+
+
+def main():
+    args = arguments()
+    torch = None if args.no_torch else Torch(args)
+    cells = []
+    with open(args.csv, 'w', newline='', encoding='utf-8') as f:
+        out = csv.DictWriter(f, COLUMNS)
+        out.writeheader()
+        for tokens, batch, name in cells_of(args):
+            rows = measure(args, torch, tokens, batch, name, masks_of(tokens)[name])
+            out.writerows(rows)
+            f.flush()
+            print_cell(rows)
+            cells.append(rows)
+    if cells:
+        print_summary(cells)
+    if args.svg:
+        bench_attn_svg.draw(args.csv, args.svg)
+
+
+if __name__ == '__main__':
+    main()
