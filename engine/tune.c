@@ -202,7 +202,7 @@ static int tune(vitrun_tuning *t, const vitrun_tune_options *o, vitrun_error *er
     t->dev = vitrun_device_open(o->device, o->dtype, o->threads, &st);
     if (!t->dev)
         return vitrun_fail(err, &st);
-    if (!vt_attention_serves(t->dev, VT_ATTN_DENSE, o->head_dim)) {
+    if (!vt_attention_serves(t->dev, VT_ATTN_DENSE, o->head_dim, false)) {
         vt_fail(&st, VT_USAGE, "%s %s has no dense attention for heads of size %d",
                 t->dev->ops->name, t->dev->arithmetic, o->head_dim);
         return vitrun_fail(err, &st);

@@ -81,27 +81,25 @@ const cli_command cli_commands[] = {
      "share that goes to prefix tokens, the distance in patches; with masks, the share of the\n"
      "attention that they would leave out.\n",
      0},
-    {
-        "search",
-        CMD_SEARCH,
-        cmd_search,
-        "search --weights PATH --data DIR|CSV --mask EXPR... --max-lost POINTS [OPTION]...",
-        "choose a mask for each layer under a budget",
-        "Tries each mask on each layer alone, then adds them in the order of what they save for\n"
-        "the harm that they do, as long as the budget holds: --max-lost alone leaves out as many\n"
-        "pairs as it can; --max-bytes or --max-ms stop where that is reached (with --max-lost,\n"
-        "without losing more). Greedy: the best combination is not promised.\n",
-        {"tune", CMD_TUNE, cmd_tune, "tune [--device DEVICE] [--dtype TYPE] [--head-dim N]",
-         "measure this device, so that masked layers get the fastest kernel",
-         "Times every attention kernel on small and large shapes and masks, for some seconds, "
-         "fits\n"
-         "the constants that times are predicted with, and keeps them in the cache folder\n"
-         "(~/.cache/vitrun) for this device, type and head size. Run it on a quiet machine: where\n"
-         "times contradict each other nothing is kept. Deleting the file that it names brings the\n"
-         "built-in constants back.\n",
-         0},
-        {0},
-    };
+    {"search", CMD_SEARCH, cmd_search,
+     "search --weights PATH --data DIR|CSV --mask EXPR... --max-lost POINTS [OPTION]...",
+     "choose a mask for each layer under a budget",
+     "Tries each mask on each layer alone, then adds them in the order of what they save for\n"
+     "the harm that they do, as long as the budget holds: --max-lost alone leaves out as many\n"
+     "pairs as it can; --max-bytes or --max-ms stop where that is reached (with --max-lost,\n"
+     "without losing more). Greedy: the best combination is not promised.\n",
+     0},
+    {"tune", CMD_TUNE, cmd_tune, "tune [--device DEVICE] [--dtype TYPE] [--head-dim N]",
+     "measure this device, so that masked layers get the fastest kernel",
+     "Times every attention kernel on small and large shapes and masks, for some seconds, "
+     "fits\n"
+     "the constants that times are predicted with, and keeps them in the cache folder\n"
+     "(~/.cache/vitrun) for this device, type and head size. Run it on a quiet machine: where\n"
+     "times contradict each other nothing is kept. Deleting the file that it names brings the\n"
+     "built-in constants back.\n",
+     0},
+    {0},
+};
 
 /* ---- signals: nothing needs cleaning up except while results are being written ---- */
 static volatile sig_atomic_t pending_signal, is_protected;

@@ -17,7 +17,7 @@ enum {
     STUDIES = CMD_SWEEP | CMD_SENSITIVITY,
     RUNS_MODEL = CMD_RUN | CMD_INFO | CMD_CHECK | CMD_BENCH | CMD_EVAL | STUDIES | CMD_CALIBRATE |
                  CMD_SEARCH,
-    MASKED = CMD_ALL & ~(STUDIES | CMD_SEARCH), /* take masks as they are */
+    MASKED = CMD_MODEL & ~(STUDIES | CMD_SEARCH), /* take masks as they are */
     MAX_BATCH = 65536,
     MAX_SIDE = 65536,
     MAX_THREADS = 1024
