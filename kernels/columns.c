@@ -475,6 +475,7 @@ static void add_up(const draft *d, vt_columns_count *out)
         const pass *from = &d->pass[p];
         int prefix = p ? 0 : from->list.prefix_halves / d->sweep.halves;
         out->groups += from->groups;
+        out->merged += p ? from->groups : 0;
         for (int g = 0; g < from->groups; g++) {
             int64_t tiles = (from->count[g].columns + TILE - 1) / TILE;
             out->tiles += tiles;

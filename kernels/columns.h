@@ -48,6 +48,7 @@ typedef struct {
     int64_t groups, tiles, columns; /* of all passes */
     int64_t partial;                /* blocks of 64 x 64 that are neither full nor empty */
     int64_t longest;                /* tiles of the longest group that is no prefix group */
+    int64_t merged;                 /* groups of passes after the first */
     int passes;
 } vt_columns_count;
 

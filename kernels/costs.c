@@ -43,6 +43,8 @@ static const struct {
     {"columns_group128", AT(columns_group[1])},
     {"columns_tile64", AT(columns_tile[0])},
     {"columns_tile128", AT(columns_tile[1])},
+    {"columns_merge64", AT(columns_merge[0])},
+    {"columns_merge128", AT(columns_merge[1])},
     {"columns_start", AT(columns_start)},
     {"columns_step", AT(columns_step)},
 };

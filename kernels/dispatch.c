@@ -34,10 +34,11 @@ static double columns_ns(const vt_attn_costs *c, int shape, const vt_attn_work *
     const vt_columns_count *n = &w->columns[shape];
     int wide = vt_columns_shapes[shape].rows > 64;
     double heads = (double)w->images * w->heads;
-    double all =
-        c->columns_group[wide] * (double)n->groups + c->columns_tile[wide] * (double)n->tiles;
+    double all = c->columns_group[wide] * (double)n->groups +
+                 c->columns_tile[wide] * (double)n->tiles +
+                 c->columns_merge[wide] * (double)n->merged;
     double longest = c->columns_start + c->columns_step * (double)n->longest;
-    return (n->passes - 1) * c->launch + fmax(all * heads, n->passes * longest);
+    return fmax(all * heads, n->passes * longest);
 }
 
 double vt_attn_predict(const vt_attn_costs *c, vt_attn_kernel kernel, const vt_attn_work *w)

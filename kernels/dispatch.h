@@ -5,11 +5,12 @@
  *   dense  pack N d + tile (d + soft) T^2 [+ mask T^2]      T = ceil(N / 16)
  *   tiles  pack N d + (tile (d + soft)) tiles + mask tiles + group T
  *   rows   widen N d + (pair (d + pair_soft)) nnz + row N
- *   columns, axial   columns_group groups + columns_tile tiles of the layout, for 64 or 128 queries
+ *   columns, axial   columns_group groups + columns_tile tiles of the layout, for 64 or 128 queries,
+ *          + columns_merge for groups of passes after the first
  * summed over images and heads and divided by the threads, plus `launch`. Constants of a GPU are those
  * of the whole device, whose threads count as one; there, `rows` takes at least longest row_max, because
  * one warp has the longest row, and columns at least columns_start + columns_step times the tiles of
- * the longest group. A kernel in passes is launched as often. `reference` is never chosen by itself.
+ * the longest group, for each pass. `reference` is never chosen by itself.
  */
 #ifndef VT_DISPATCH_H
 #define VT_DISPATCH_H
@@ -21,7 +22,7 @@ typedef struct vt_attn_costs { /* of one device, type, instruction set; see the 
     double widen, pair, pair_soft, row;
     double reference; /* per pair and head_dim */
     double launch, longest;
-    double columns_group[2], columns_tile[2]; /* of 64, of 128 queries */
+    double columns_group[2], columns_tile[2], columns_merge[2]; /* of 64, of 128 queries */
     double columns_start, columns_step;
 } vt_attn_costs;
 

@@ -242,6 +242,7 @@ static void counts_are_those_of_the_layout(void **state)
                 if (count[i].passes) {
                     assert_int_equal(count[i].passes, l->passes);
                     assert_int_equal(count[i].groups, l->groups);
+                    assert_int_equal(count[i].merged, l->groups - l->pass[1]);
                     assert_int_equal(count[i].tiles, l->start[l->groups]);
                     assert_int_equal(count[i].columns, columns);
                     assert_true(count[i].partial >= (int64_t)l->blocks);

@@ -33,6 +33,7 @@ static const vt_attn_costs gpu = {.tile = 0.002,
                                   .longest = 180,
                                   .columns_group = {8, 14},
                                   .columns_tile = {3.6, 4.7},
+                                  .columns_merge = {16, 30},
                                   .columns_start = 4000,
                                   .columns_step = 400};
 
@@ -52,6 +53,7 @@ static vt_attn_work work_of(int tokens, int head_dim, int images, double density
         vt_columns_count *c = &w.columns[s];
         c->groups = groups / (s % 2 + 1) + 1;
         c->passes = s / 2 + 1;
+        c->merged = s / 2 * c->groups / 2;
         c->tiles = c->groups * (1 + (int64_t)(fmin(1, 4 * density) * tokens / 64));
         c->longest = c->tiles / c->groups + 1;
     }

@@ -125,6 +125,7 @@ static vt_attn_choice choose_columns(vt_attn_wish wish, vt_attn_work w)
                                .launch = 5000,
                                .columns_group = {1000, 1500},
                                .columns_tile = {100, 150},
+                               .columns_merge = {200, 300},
                                .columns_start = 7000,
                                .columns_step = 500};
     vt_attn_choice c;
@@ -143,11 +144,12 @@ static void columns_cost_groups_tiles_passes_and_the_longest_group(void **state)
     w.heads = 10;
     w.columns[0] = (vt_columns_count){.groups = 2, .tiles = 30, .longest = 3, .passes = 1};
     w.columns[1] = (vt_columns_count){.groups = 1, .tiles = 10, .longest = 4, .passes = 1};
-    w.columns[2] = (vt_columns_count){.groups = 4, .tiles = 5, .longest = 1, .passes = 2};
+    w.columns[2] =
+        (vt_columns_count){.groups = 4, .tiles = 5, .merged = 3, .longest = 1, .passes = 2};
     vt_attn_choice c = choose_columns(automatic, w);
     assert_true(fabs(c.ms[VT_ATTN_COLUMNS64] - 1e-6 * (5000 + 10 * (2000 + 3000))) < 1e-12);
     assert_true(fabs(c.ms[VT_ATTN_COLUMNS128] - 1e-6 * (5000 + 10 * (1500 + 1500))) < 1e-12);
-    assert_true(fabs(c.ms[VT_ATTN_AXIAL64] - 1e-6 * (10000 + 10 * (4000 + 500))) < 1e-12);
+    assert_true(fabs(c.ms[VT_ATTN_AXIAL64] - 1e-6 * (5000 + 10 * (4000 + 500 + 600))) < 1e-12);
     assert_true(isinf(c.ms[VT_ATTN_AXIAL128]));     /* not counted */
     assert_int_equal(c.kernel, VT_ATTN_COLUMNS128); /* dense: 133000 ns */
     w.heads = 1;
