@@ -23,11 +23,9 @@ struct vt_cuda_layout {
     int users;
     uint32_t *bits; /* bitmap */
     int words;
-    uint32_t *start; /* csr */
-    void *keys;
-    bool keys16;
+    vt_cuda_rows rows;
     vt_cuda_columns columns; /* without scratch */
-    void *columns_block;
+    void *block;             /* of the lists of rows or columns */
     size_t bytes;
 };
 
@@ -40,8 +38,8 @@ typedef struct vt_attn_own { /* what a group has on the device */
 
 static void free_layout(vt_device *dev, vt_cuda_layout *l)
 {
-    void *all[] = {l->bits, l->start, l->keys, l->columns_block};
-    for (int i = 0; i < 4; i++)
+    void *all[] = {l->bits, l->block};
+    for (int i = 0; i < 2; i++)
         if (all[i])
             dev->ops->free(dev, all[i]);
     vt_free(l);
@@ -79,16 +77,6 @@ static int copy_bitmap(vt_device *dev, vt_cuda_layout *l, const vt_bitmap *b, vt
     return error ? vt_cuda_fail(dev, error, "mask upload", st) : 0;
 }
 
-static int copy_csr(vt_device *dev, vt_cuda_layout *l, const vt_csr *c, vt_status *st)
-{
-    l->keys16 = c->key16 != NULL;
-    size_t nnz = c->start[c->tokens];
-    const void *keys = l->keys16 ? (const void *)c->key16 : (const void *)c->key32;
-    l->start = copy(dev, c->start, ((size_t)c->tokens + 1) * sizeof *c->start, l, st);
-    l->keys = l->start ? copy(dev, keys, nnz * (l->keys16 ? 2 : 4), l, st) : NULL;
-    return l->keys ? 0 : -1;
-}
-
 /* What the group's kernel reads; NULL: no mask. */
 static const void *host_layout(const vt_attn_group *g)
 {
@@ -99,12 +87,13 @@ static const void *host_layout(const vt_attn_group *g)
 
 static int copy_layout(vt_device *dev, vt_cuda_layout *l, const vt_attn_group *g, vt_status *st)
 {
-    if (vt_attn_columns(g->kernel) >= 0) {
-        l->columns_block = vt_cuda_columns_load(dev, g->columns, &l->columns, &l->bytes, st);
-        return l->columns_block ? 0 : -1;
-    }
-    return g->kernel == VT_ATTN_ROWS ? copy_csr(dev, l, g->csr, st)
-                                     : copy_bitmap(dev, l, g->bitmap, st);
+    if (vt_attn_columns(g->kernel) >= 0)
+        l->block = vt_cuda_columns_load(dev, g->columns, &l->columns, &l->bytes, st);
+    else if (g->kernel == VT_ATTN_ROWS)
+        l->block = vt_cuda_rows_load(dev, g->csr, &l->rows, &l->bytes, st);
+    else
+        return copy_bitmap(dev, l, g->bitmap, st);
+    return l->block ? 0 : -1;
 }
 
 /* The device's copy of what the group reads, made if it is not there. The lock is held. */
@@ -428,8 +417,7 @@ static int run_group(vt_stream *stream, const vt_cuda_attention *a, const vt_att
     case VT_ATTN_REFERENCE:
         return vt_cuda_attend_reference(a, (float *)s->scratch, s->stream);
     case VT_ATTN_ROWS:
-        return vt_cuda_attend_rows(a, l->start, l->keys16 ? l->keys : NULL,
-                                   l->keys16 ? NULL : l->keys, s->stream);
+        return vt_cuda_attend_rows(a, &l->rows, s->stream);
     case VT_ATTN_DENSE:
         return run_dense(vt_cuda(stream), a, s->stream);
     default:

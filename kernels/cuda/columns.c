@@ -1,8 +1,8 @@
 /* Layouts of columns.h on the device: copies of their lists, and the items that their groups are
  * cut into, one for each block of a kernel.
  *
- * Groups that are much longer than others (the prefix tokens') are shared out over several items, so
- * that no block works on when all others have ended.
+ * Groups that are much longer than others (the prefix tokens') are shared out over several items,
+ * so that no block works on when all others have ended.
  */
 #include "kernels/cuda/cuda.h"
 
@@ -106,33 +106,6 @@ static int cut_items(item_list *l, const vt_columns *c, int first[VT_COLUMN_PASS
 
 /* ---- on the device ---- */
 
-/* A part of the one block of memory, and what goes there. */
-typedef struct {
-    const void *from;
-    size_t bytes;
-    const void **at;
-} piece;
-
-enum { PIECES = 5 };
-
-static size_t aligned(size_t bytes)
-{
-    return (bytes + 255) / 256 * 256;
-}
-
-static int send(vt_device *dev, const piece *pieces, char *to, vt_status *st)
-{
-    int error = 0;
-    for (int i = 0; i < PIECES && !error; to += aligned(pieces[i].bytes), i++) {
-        *pieces[i].at = to;
-        if (pieces[i].bytes)
-            error = cudaMemcpy(to, pieces[i].from, pieces[i].bytes, cudaMemcpyHostToDevice);
-    }
-    if (!error)
-        error = cudaStreamSynchronize(0); /* other streams do not wait for this one */
-    return error ? vt_cuda_fail(dev, error, "mask upload", st) : 0;
-}
-
 void *vt_cuda_columns_load(vt_device *dev, const vt_columns *c, vt_cuda_columns *out, size_t *bytes,
                            vt_status *st)
 {
@@ -145,20 +118,13 @@ void *vt_cuda_columns_load(vt_device *dev, const vt_columns *c, vt_cuda_columns 
         out->groups[p] = c->pass[p + 1] - c->pass[p];
     out->slots = l.slots;
     out->chains = l.chains;
-    const piece pieces[PIECES] = {
+    const vt_cuda_piece pieces[] = {
         {c->query, groups * rows * sizeof *c->query, (const void **)&out->query},
         {c->key, tiles * TILE * sizeof *c->key, (const void **)&out->key},
         {c->block, tiles * (rows / TILE) * sizeof *c->block, (const void **)&out->block},
         {c->bits, c->blocks * sizeof *c->bits, (const void **)&out->bits},
         {l.item, (size_t)l.items * sizeof *l.item, (const void **)&out->item}};
-    *bytes = 0;
-    for (int i = 0; i < PIECES; i++)
-        *bytes += aligned(pieces[i].bytes);
-    void *block = vt_cuda_malloc(dev, *bytes, "mask", st);
-    if (block && send(dev, pieces, block, st)) {
-        vt_cuda_release(dev, block);
-        block = NULL;
-    }
+    void *block = vt_cuda_pieces_load(dev, pieces, 5, bytes, st);
     vt_free(l.item);
     return block;
 }

@@ -84,6 +84,18 @@ void vt_cuda_release_all(cuda_device *dev);
 void *vt_cuda_host_alloc(vt_device *dev, size_t bytes, const char *what, vt_status *st);
 void vt_cuda_host_free(vt_device *dev, void *p);
 size_t vt_cuda_free_memory(vt_device *dev);
+
+/* An array of the host's, and where the address of its copy goes. */
+typedef struct {
+    const void *from;
+    size_t bytes;
+    const void **at;
+} vt_cuda_piece;
+
+/* Copies arrays of a mask's into one block, which the caller releases; *bytes are its size. NULL
+ * with st set on failure. */
+void *vt_cuda_pieces_load(vt_device *dev, const vt_cuda_piece *pieces, int count, size_t *bytes,
+                          vt_status *st);
 int vt_cuda_upload(vt_device *dev, vt_mat to, const float *from, vt_status *st);
 int vt_cuda_download(vt_device *dev, float *to, vt_mat from, vt_status *st);
 
@@ -104,6 +116,10 @@ int vt_cuda_prepare_linear(vt_stream *s, vt_mat y, vt_mat x, const vt_linear *w,
                            vt_status *st);
 void vt_cuda_linear(vt_stream *s, vt_mat y, vt_mat x, const vt_linear *w, vt_epilogue e);
 void vt_cuda_products_free(vt_cuda_product *list);
+
+/* rows.c: as vt_cuda_columns_load. */
+void *vt_cuda_rows_load(vt_device *dev, const vt_csr *c, vt_cuda_rows *out, size_t *bytes,
+                        vt_status *st);
 
 /* columns.c. load: copies a layout into one block of device memory, which the caller releases;
  * *bytes are its size. NULL with st set on failure. The others: bytes of scratch (false: more than

@@ -106,10 +106,33 @@ int vt_cuda_attend_f32(const vt_cuda_attention *a, cudaStream_t stream);
 /* All types: scores [images * group_heads, tokens, tokens] fp32 materialised in `scores`. */
 int vt_cuda_attend_reference(const vt_cuda_attention *a, float *scores, cudaStream_t stream);
 
-/* The allowed pairs only, row by row: keys of query i are key[start[i] .. start[i + 1]), ascending;
- * 16-bit keys where key16 is set, else 32-bit. All types, any head_dim to 1024. */
-int vt_cuda_attend_rows(const vt_cuda_attention *a, const uint32_t *start, const uint16_t *key16,
-                        const uint32_t *key32, cudaStream_t stream);
+/* A list of the allowed pairs on the device: the keys of query i are key[start[i] .. start[i + 1]),
+ * ascending; 16-bit ones where key16 is set, else 32-bit. What the host keeps of it: */
+enum { VT_CUDA_PANEL_QUERIES = 128, VT_CUDA_PANEL_LEVELS = 4 };
+typedef struct {
+    const uint32_t *start; /* [tokens + 1] */
+    const uint16_t *key16;
+    const uint32_t *key32;
+    const uint32_t *long_row; /* [long_rows] rows with more than long_keys keys, on the device */
+    uint32_t long_keys;
+    int long_rows;
+    uint32_t pairs;                      /* of all rows */
+    uint32_t most[VT_CUDA_PANEL_LEVELS]; /* most pairs that 128 >> i rows, from a multiple of that
+                                            on, have together, without long ones */
+} vt_cuda_rows;
+
+/* The allowed pairs only, row by row: all types, any head_dim to 1024. Ignores a->bits, as all
+ * kernels do that have a list of their own. */
+int vt_cuda_attend_rows(const vt_cuda_attention *a, const vt_cuda_rows *r, cudaStream_t stream);
+
+/* The two ways of doing so, of which it takes the faster. Panels: heads of whole 16 bytes, rows
+ * that fit into shared memory. */
+int vt_cuda_attend_gathered(const vt_cuda_attention *a, const vt_cuda_rows *r, cudaStream_t stream);
+int vt_cuda_attend_long_rows(const vt_cuda_attention *a, const vt_cuda_rows *r,
+                             cudaStream_t stream); /* only the long ones */
+bool vt_cuda_attend_panels_serves(const vt_cuda_attention *a, const vt_cuda_rows *r);
+bool vt_cuda_attend_panels_better(const vt_cuda_attention *a, const vt_cuda_rows *r);
+int vt_cuda_attend_panels(const vt_cuda_attention *a, const vt_cuda_rows *r, cudaStream_t stream);
 
 /* Some tiles of a group: what a block works on. A long group's tiles are shared out over several
  * items, whose results the last of them to end puts together. */

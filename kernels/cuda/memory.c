@@ -201,3 +201,37 @@ int vt_cuda_download(vt_device *dev, float *to, vt_mat from, vt_status *st)
 {
     return transfer(dev, from, to, false, st);
 }
+
+/* ---- several arrays in one block ---- */
+
+static size_t aligned(size_t bytes)
+{
+    return (bytes + 255) / 256 * 256;
+}
+
+static int send(vt_device *dev, const vt_cuda_piece *pieces, int count, char *to, vt_status *st)
+{
+    int error = 0;
+    for (int i = 0; i < count && !error; to += aligned(pieces[i].bytes), i++) {
+        *pieces[i].at = to;
+        if (pieces[i].bytes)
+            error = cudaMemcpy(to, pieces[i].from, pieces[i].bytes, cudaMemcpyHostToDevice);
+    }
+    if (!error)
+        error = cudaStreamSynchronize(0); /* other streams do not wait for this one */
+    return error ? vt_cuda_fail(dev, error, "mask upload", st) : 0;
+}
+
+void *vt_cuda_pieces_load(vt_device *dev, const vt_cuda_piece *pieces, int count, size_t *bytes,
+                          vt_status *st)
+{
+    *bytes = 0;
+    for (int i = 0; i < count; i++)
+        *bytes += aligned(pieces[i].bytes);
+    void *block = vt_cuda_malloc(dev, *bytes, "mask", st);
+    if (block && send(dev, pieces, count, block, st)) {
+        vt_cuda_release(dev, block);
+        block = NULL;
+    }
+    return block;
+}
