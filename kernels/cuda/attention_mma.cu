@@ -8,25 +8,17 @@
  *
  * Few tokens on compute capability 9.0 are attention_small.cu's.
  */
-#include "kernels/cuda/attention_mma.cuh"
+#include "kernels/cuda/attention_ring.cuh"
 #include "kernels/cuda/attention_small.cuh"
 
-static const int WARPS = 4, THREADS = 32 * WARPS;
-static const float LOG2_E = 1.44269504f;
+static const int THREADS = 128;
 
 static int ceil_div(int a, int b)
 {
     return (a + b - 1) / b;
 }
 
-/* ---- ring ---- */
-
-template <typename T, int D, int M> struct ring {
-    static const int ROWS = 16 * M * WARPS, KEYS = D * sizeof(T) > 256 ? 32 : 64,
-                     STAGES = D * sizeof(T) > 256 ? 2 : 3,
-                     HALF = KEYS * rows_of<T, D>::BYTES, /* keys, then as many values */
-        BYTES = STAGES * 2 * HALF;
-};
+/* ---- which tiles ---- */
 
 /* Behind the stages, under a mask: which tiles to visit. */
 struct tile_list {
@@ -93,31 +85,7 @@ __device__ __forceinline__ tile_list list_tiles(char *shared, const vt_cuda_atte
     return {tile, count};
 }
 
-/* The keys and values of a tile, as one group of copies. */
-template <typename T, int D, int KEYS>
-__device__ __forceinline__ void copy_tile(char *to, const head_view<T> &h, int tile)
-{
-    const int HALF = KEYS * rows_of<T, D>::BYTES;
-    if (!h.whole()) {
-        copy_rows_slowly<D, THREADS>(to, h.k(), h, tile * KEYS, KEYS, threadIdx.x);
-        copy_rows_slowly<D, THREADS>(to + HALF, h.v(), h, tile * KEYS, KEYS, threadIdx.x);
-    } else {
-        uint32_t at = shared_address(to);
-        copy_rows<D, THREADS>(at, h.k(), h, tile * KEYS, KEYS, threadIdx.x);
-        copy_rows<D, THREADS>(at + HALF, h.v(), h, tile * KEYS, KEYS, threadIdx.x);
-    }
-}
-
-/* Of a tile that has arrived, this thread's part. */
-template <typename T, int D, int KEYS>
-__device__ __forceinline__ void round_tile(char *tile, const head_view<T> &h)
-{
-    if constexpr (sizeof(T) == 4)
-        if (h.whole()) {
-            round_rows<D, THREADS>(tile, KEYS, threadIdx.x);
-            round_rows<D, THREADS>(tile + KEYS * rows_of<T, D>::BYTES, KEYS, threadIdx.x);
-        }
-}
+/* ---- the kernel ---- */
 
 template <typename T, int D, int M, bool BIAS>
 __global__ void __launch_bounds__(THREADS, D > 128 ? 1 : 2)
@@ -139,43 +107,45 @@ __global__ void __launch_bounds__(THREADS, D > 128 ? 1 : 2)
     let_next_start();
     for (int i = 0; i < R::STAGES - 1; i++) {
         if (i < list.count)
-            copy_tile<T, D, R::KEYS>(shared + i * 2 * R::HALF, h, list.at(i));
+            R::copy(shared + i * R::STAGE, h, token_range{list.at(i) * R::KEYS, a.tokens});
         end_of_copies();
     }
     warp_state<T, D, M> st;
+    lane_tokens<M> tokens;
+    tokens.range(row, a.tokens);
     if (h.whole())
-        load_queries<true>(st, h, row);
+        load_queries<true>(st, h, tokens);
     else
-        load_queries<false>(st, h, row);
+        load_queries<false>(st, h, tokens);
     clear(st);
     for (int i = 0, stage = 0; i < list.count; i++) {
-        uint32_t on[M][2], later[M][2];
+        row_words<M> on, later;
         int first = list.at(i) * R::KEYS;
-        words_of<M>(on, a, row, first);
-        words_of<M>(later, a, row, first + R::KEYS - 32);
+        on.load(a, row, first);
+        later.load(a, row, first + R::KEYS - 32);
         await_copies<R::STAGES - 2>();
-        round_tile<T, D, R::KEYS>(shared + stage * 2 * R::HALF, h);
+        R::round(shared + stage * R::STAGE, h);
         __syncthreads();
         int next = i + R::STAGES - 1, free = stage ? stage - 1 : R::STAGES - 1;
         if (next < list.count)
-            copy_tile<T, D, R::KEYS>(shared + free * 2 * R::HALF, h, list.at(next));
+            R::copy(shared + free * R::STAGE, h, token_range{list.at(next) * R::KEYS, a.tokens});
         end_of_copies();
-        uint32_t keys = shared_address(shared) + stage * 2 * R::HALF;
+        uint32_t keys = shared_address(shared) + stage * R::STAGE;
 #pragma unroll 1 /* the code is large */
         for (int half = 0; half < R::KEYS / 32; half++) {
             bias.key = first + 32 * half;
             visit<BIAS>(st, keys, keys + R::HALF, on, a.scale * LOG2_E, bias);
             keys += 32 * rows_of<T, D>::BYTES;
-#pragma unroll
-            for (int m = 0; m < M; m++)
-                on[m][0] = later[m][0], on[m][1] = later[m][1];
+            on = later;
         }
         stage = stage + 1 < R::STAGES ? stage + 1 : 0;
     }
+    float weight[M][2];
+    inverse_sums(weight, st);
     if (h.whole())
-        store<true>(st, h, row);
+        store<true>(st, h, tokens, weight);
     else
-        store<false>(st, h, row);
+        store<false>(st, h, tokens, weight);
 }
 
 template <typename T, int D, int M, bool BIAS = false>

@@ -25,6 +25,7 @@
 #ifndef VT_CUDA_ATTENTION_MMA_CUH
 #define VT_CUDA_ATTENTION_MMA_CUH
 
+#include "kernels/cuda/attention_tokens.cuh"
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/kernels.h"
 
@@ -181,33 +182,34 @@ template <typename T, int D> struct rows_of {
     }
 };
 
-/* Asynchronously: rows first .. first + rows - 1 of a head's k or v, by THREADS threads; zeros
- * beyond the tokens and beyond the head. Heads are whole chunks. A thread keeps to one column. */
-template <int D, int THREADS, typename T>
+/* Asynchronously: tokens' rows of a head's k or v, by THREADS threads; zeros where there is no
+ * token and beyond the head. Heads are whole chunks. A thread keeps to one column. */
+template <int D, int THREADS, typename T, typename Tokens>
 __device__ __forceinline__ void copy_rows(uint32_t to, const T *from, const head_view<T> &h,
-                                          int first, int rows, int thread)
+                                          Tokens tokens, int rows, int thread)
 {
     const int CHUNKS = rows_of<T, D>::CHUNKS, STEP = THREADS / CHUNKS;
     int row = thread / CHUNKS, chunk = thread % CHUNKS;
-    int valid = chunk * h.CHUNK < h.dim ? h.tokens - first : 0; /* rows to read */
-    const T *source = from + (size_t)(first + row) * (3 * h.width) + chunk * h.CHUNK;
+    bool real = chunk * h.CHUNK < h.dim;
+    const T *source = from + chunk * h.CHUNK;
     if (row >= STEP)
         return;
 #pragma unroll 4
-    for (; row < rows; row += STEP, source += (size_t)STEP * (3 * h.width))
-        copy16_async(to + rows_of<T, D>::at(row, chunk), source, row < valid);
+    for (; row < rows; row += STEP)
+        copy16_async(to + rows_of<T, D>::at(row, chunk),
+                     source + (size_t)tokens.at(row) * (3 * h.width), real && tokens.real(row));
 }
 
 /* The same at once, for heads that are not whole chunks; `to` is generic. */
-template <int D, int THREADS, typename T>
-__device__ void copy_rows_slowly(char *to, const T *from, const head_view<T> &h, int first,
+template <int D, int THREADS, typename T, typename Tokens>
+__device__ void copy_rows_slowly(char *to, const T *from, const head_view<T> &h, Tokens tokens,
                                  int rows, int thread)
 {
     for (int i = thread; i < rows * D; i += THREADS) {
         int row = i / D, col = i % D;
-        bool valid = first + row < h.tokens && col < h.dim;
         T *element = (T *)(to + rows_of<T, D>::at(row, col / h.CHUNK)) + col % h.CHUNK;
-        *element = valid ? from[(size_t)(first + row) * (3 * h.width) + col] : from_f32<T>(0);
+        bool real = tokens.real(row) && col < h.dim;
+        *element = real ? from[(size_t)tokens.at(row) * (3 * h.width) + col] : from_f32<T>(0);
         if constexpr (sizeof(T) == 4)
             *element = __uint_as_float(to_tf32(*element));
     }
@@ -268,19 +270,33 @@ __device__ __forceinline__ uint32_t query_part(const float *row, int chunk, int 
     return to_tf32(col < dim ? row[col] : 0.0f);
 }
 
-/* Queries first .. first + 16 M - 1, straight from global memory. WHOLE: heads are whole chunks. */
+/* The tokens of this lane's rows, l / 4 and l / 4 + 8 of each group; -1: none. */
+template <int M> struct lane_tokens {
+    int at[M][2];
+
+    /* Consecutive ones. */
+    __device__ __forceinline__ void range(int first, int tokens)
+    {
+#pragma unroll
+        for (int i = 0; i < 2 * M; i++) {
+            int row = first + 8 * i + (int)(threadIdx.x % 32) / 4;
+            at[i / 2][i % 2] = row < tokens ? row : -1;
+        }
+    }
+};
+
+/* Straight from global memory. WHOLE: heads are whole chunks. */
 template <bool WHOLE, typename T, int D, int M>
 __device__ __forceinline__ void load_queries(warp_state<T, D, M> &st, const head_view<T> &h,
-                                             int first)
+                                             const lane_tokens<M> &tokens)
 {
-    int lane = threadIdx.x % 32;
 #pragma unroll
     for (int m = 0; m < M; m++)
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            int row = first + 16 * m + 8 * half + lane / 4;
-            const T *q = h.q + (size_t)row * (3 * h.width);
-            int dim = row < h.tokens ? h.dim : 0;
+            int token = tokens.at[m][half];
+            const T *q = h.q + (size_t)max(token, 0) * (3 * h.width);
+            int dim = token < 0 ? 0 : h.dim;
 #pragma unroll
             for (int i = 0; i < 2 * st.STEPS; i++)
                 st.q[m][i / 2][i % 2 * 2 + half] = query_part<WHOLE>(q, i, dim);
@@ -312,21 +328,17 @@ __device__ __forceinline__ void scores(float (&s)[M][NT][4], const warp_state<T,
         }
 }
 
-/* on[m][half], bit j: this lane's row may see key j of the tile. */
-template <int M, int NT>
-__device__ __forceinline__ void forbid(float (&s)[M][NT][4], const uint32_t (&on)[M][2])
+/* Switches off what the mask does not allow: see "masks". */
+template <typename Mask, int M, int NT>
+__device__ __forceinline__ void forbid(float (&s)[M][NT][4], const Mask &mask)
 {
-    int shift = threadIdx.x % 4 * 2;
+    Mask mine = mask.of_lane();
 #pragma unroll
     for (int m = 0; m < M; m++)
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            uint32_t mine = on[m][half] >> shift;
-#pragma unroll
-            for (int i = 0; i < 2 * NT; i++)
-                if (!(mine >> (i / 2 * 8 + i % 2) & 1))
-                    s[m][i / 2][half * 2 + i % 2] = -INFINITY;
-        }
+        for (int i = 0; i < 4 * NT; i++)
+            if (!mine.allows(m, i))
+                s[m][i / 4][i % 4] = -INFINITY;
 }
 
 /* Raises `top` to the maximum of itself and the tile's scores; each lane brings the maxima of its
@@ -462,66 +474,118 @@ __device__ __forceinline__ void add_bias(float (&s)[M][NT][4], const bias_view &
         }
 }
 
-template <typename T, int D, int M, int NT, bool MASK, bool BIAS>
+template <bool MASK, bool BIAS, typename T, int D, int M, typename Mask>
 __device__ __forceinline__ void take_tile(warp_state<T, D, M> &st, uint32_t keys, uint32_t values,
-                                          const uint32_t (&on)[M][2], float scale,
-                                          const bias_view &bias)
+                                          const Mask &mask, float scale, const bias_view &bias)
 {
-    float s[M][NT][4];
+    float s[M][4][4];
     scores<T>(s, st, keys);
     if (BIAS)
         add_bias(s, bias);
     if (MASK)
-        forbid(s, on);
+        forbid(s, mask);
     weigh(s, st, scale);
     add_values(st, s, values);
 }
 
-/* ---- masks: a tile of 32 keys is a word of the bitmap in each row ---- */
+/* ---- masks: which pairs of a lane's rows and 32 keys are on ---- */
 
-/* Word `word` of this lane's rows; zeros beyond the tokens. */
-template <int M>
-__device__ __forceinline__ void load_words(uint32_t (&on)[M][2], const vt_cuda_attention &a,
-                                           int first, int word)
-{
-#pragma unroll
-    for (int i = 0; i < 2 * M; i++) {
-        int row = first + 8 * i + (int)(threadIdx.x % 32) / 4;
-        on[i / 2][i % 2] = row < a.tokens ? a.bits[(size_t)row * a.words + word] : 0;
-    }
-}
+/* As the bitmap has them: a word for each row, bit j for key j. */
+template <int M> struct row_words {
+    uint32_t on[M][2];
 
-/* The words for keys `key` to `key` + 31: of the bitmap, or ones up to the last token. */
-template <int M>
-__device__ __forceinline__ void words_of(uint32_t (&on)[M][2], const vt_cuda_attention &a,
-                                         int first, int key)
-{
-    if (a.bits) {
-        load_words<M>(on, a, first, key / 32);
-        return;
-    }
-    int left = a.tokens - key;
+    /* The bitmap's for keys `key` to `key` + 31, or ones up to the last token; row: the first of
+     * the warp's. Zeros beyond the tokens. */
+    __device__ __forceinline__ void load(const vt_cuda_attention &a, int first, int key)
+    {
+        int left = a.tokens - key;
 #pragma unroll
-    for (int i = 0; i < 2 * M; i++)
-        on[i / 2][i % 2] = left >= 32 ? 0xffffffffu : left > 0 ? (1u << left) - 1 : 0;
-}
+        for (int i = 0; i < 2 * M; i++) {
+            int row = first + 8 * i + (int)(threadIdx.x % 32) / 4;
+            uint32_t &word = on[i / 2][i % 2];
+            if (a.bits)
+                word = row < a.tokens ? a.bits[(size_t)row * a.words + key / 32] : 0;
+            else
+                word = left >= 32 ? 0xffffffffu : left > 0 ? (1u << left) - 1 : 0;
+        }
+    }
+
+    __device__ __forceinline__ bool some() const
+    {
+        uint32_t any = 0;
+#pragma unroll
+        for (int i = 0; i < 2 * M; i++)
+            any |= on[i / 2][i % 2];
+        return any;
+    }
+
+    __device__ __forceinline__ bool all() const
+    {
+        uint32_t every = 0xffffffffu;
+#pragma unroll
+        for (int i = 0; i < 2 * M; i++)
+            every &= on[i / 2][i % 2];
+        return every == 0xffffffffu;
+    }
+
+    /* Shifted to the lane's columns; allows() wants that. */
+    __device__ __forceinline__ row_words of_lane() const
+    {
+        row_words w;
+#pragma unroll
+        for (int i = 0; i < 2 * M; i++)
+            w.on[i / 2][i % 2] = on[i / 2][i % 2] >> threadIdx.x % 4 * 2;
+        return w;
+    }
+
+    __device__ __forceinline__ bool allows(int m, int i) const
+    {
+        return on[m][i % 4 / 2] >> (i / 4 * 8 + i % 2) & 1;
+    }
+};
+
+/* In the accumulators' order, as columns.h has them: bit i for element i % 4 of columns i / 4. */
+template <int M> struct lane_words {
+    uint32_t on[M]; /* 16 bits */
+
+    __device__ __forceinline__ bool some() const
+    {
+        uint32_t any = 0;
+#pragma unroll
+        for (int m = 0; m < M; m++)
+            any |= on[m];
+        return any;
+    }
+
+    __device__ __forceinline__ bool all() const
+    {
+        uint32_t every = 0xffff;
+#pragma unroll
+        for (int m = 0; m < M; m++)
+            every &= on[m];
+        return every == 0xffff;
+    }
+
+    __device__ __forceinline__ lane_words of_lane() const
+    {
+        return *this;
+    }
+
+    __device__ __forceinline__ bool allows(int m, int i) const
+    {
+        return on[m] >> i & 1;
+    }
+};
 
 /* A tile of 32 keys: not at all, without a test of bits, or with one. */
-template <bool BIAS, typename T, int D, int M>
+template <bool BIAS, typename T, int D, int M, typename Mask>
 __device__ __forceinline__ void visit(warp_state<T, D, M> &st, uint32_t keys, uint32_t values,
-                                      const uint32_t (&on)[M][2], float scale,
-                                      const bias_view &bias)
+                                      const Mask &mask, float scale, const bias_view &bias)
 {
-    uint32_t some = 0, all = 0xffffffffu;
-#pragma unroll
-    for (int i = 0; i < 2 * M; i++) {
-        some |= on[i / 2][i % 2];
-        all &= on[i / 2][i % 2];
-    }
-    if (__all_sync(0xffffffffu, all == 0xffffffffu))
-        take_tile<T, D, M, 4, false, BIAS>(st, keys, values, on, scale, bias);
-    else if (__any_sync(0xffffffffu, some != 0))
-        take_tile<T, D, M, 4, true, BIAS>(st, keys, values, on, scale, bias);
+    if (__all_sync(0xffffffffu, mask.all()))
+        take_tile<false, BIAS>(st, keys, values, mask, scale, bias);
+    else if (__any_sync(0xffffffffu, mask.some()))
+        take_tile<true, BIAS>(st, keys, values, mask, scale, bias);
 }
 
 /* ---- the end ---- */
@@ -571,18 +635,18 @@ __device__ __forceinline__ void store_16_slowly(T *row, int n, int dim, const fl
     }
 }
 
+/* out times weight. */
 template <bool WHOLE, typename T, int D, int M>
 __device__ __forceinline__ void store(const warp_state<T, D, M> &st, const head_view<T> &h,
-                                      int first)
+                                      const lane_tokens<M> &tokens, const float (&weight)[M][2])
 {
 #pragma unroll
     for (int m = 0; m < M; m++)
 #pragma unroll
         for (int half = 0; half < 2; half++) {
-            float w = inverse(whole_sum(st.sum[m][half]));
-            int row = first + 16 * m + 8 * half + (int)(threadIdx.x % 32) / 4;
-            int dim = row < h.tokens ? h.dim : 0;
-            T *to = h.out + (size_t)row * h.width;
+            float w = weight[m][half];
+            int token = tokens.at[m][half], dim = token < 0 ? 0 : h.dim;
+            T *to = h.out + (size_t)max(token, 0) * h.width;
 #pragma unroll
             for (int n = 0; n < D / 8; n += 2) {
                 const float(&a)[4] = st.out[m][n], (&b)[4] = st.out[m][n + 1];
@@ -594,6 +658,14 @@ __device__ __forceinline__ void store(const warp_state<T, D, M> &st, const head_
                     store_16_slowly(to, n, dim, v);
             }
         }
+}
+
+template <typename T, int D, int M>
+__device__ __forceinline__ void inverse_sums(float (&weight)[M][2], const warp_state<T, D, M> &st)
+{
+#pragma unroll
+    for (int i = 0; i < 2 * M; i++)
+        weight[i / 2][i % 2] = inverse(whole_sum(st.sum[i / 2][i % 2]));
 }
 
 #endif

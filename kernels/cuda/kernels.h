@@ -168,6 +168,11 @@ bool vt_cuda_attend_columns_serves(const vt_cuda_attention *a, int capability);
 int vt_cuda_attend_columns(const vt_cuda_attention *a, const vt_cuda_columns *c,
                            cudaStream_t stream);
 
+/* The same by mma.sync: what vt_cuda_attend_mma_serves. */
+bool vt_cuda_attend_columns_mma_serves(const vt_cuda_attention *a, int capability);
+int vt_cuda_attend_columns_mma(const vt_cuda_attention *a, const vt_cuda_columns *c,
+                               cudaStream_t stream);
+
 #ifdef __cplusplus
 }
 #endif
