@@ -173,6 +173,11 @@ bool vt_cuda_attend_columns_mma_serves(const vt_cuda_attention *a, int capabilit
 int vt_cuda_attend_columns_mma(const vt_cuda_attention *a, const vt_cuda_columns *c,
                                cudaStream_t stream);
 
+/* And in fp32, head_dim to 64. */
+bool vt_cuda_attend_columns_f32_serves(const vt_cuda_attention *a, int capability);
+int vt_cuda_attend_columns_f32(const vt_cuda_attention *a, const vt_cuda_columns *c,
+                               cudaStream_t stream);
+
 #ifdef __cplusplus
 }
 #endif
