@@ -1,6 +1,7 @@
-/* Every attention kernel of the CUDA back end but `rows` computes masked softmax attention: against double precision, over token counts, head sizes, masks, types, lists of heads
- * and numbers of images; into outputs and scratch full of NaN, with huge numbers behind the last
- * token, and without writing elsewhere.
+/* Every attention kernel of the CUDA back end computes masked softmax attention: against double
+ * precision, over token counts, head sizes, masks, types, lists of heads and numbers of images;
+ * into outputs and scratch full of NaN, with huge numbers behind the last token, and without
+ * writing elsewhere.
  *
  * Inputs are rounded to bfloat16, which makes them exact in all four types, so one oracle serves
  * all. What remains of a 16-bit kernel's error is, per element of `out`, with u = 2^-11 (fp16, and
@@ -8,7 +9,8 @@
  *   u |out|                  the result's rounding (not of tf32, whose result is fp32)
  *   u sum_k w_k |v_k|        weights w are rounded before they meet the values, each by u at most;
  *                            their sum is taken before
- *   2 u sum_k w_k |v_k|      axial only: what two passes leave is rounded before the third adds to it
+ *   2 u sum_k w_k |v_k|      axial only: what two passes leave is rounded before the third adds to
+ * it
  *   2^-25 tokens max |v|     fp16 only: weights below 2^-14 are rounded to multiples of 2^-24
  * and what float arithmetic gives anyway: twice the plainest implementation's error, which is also
  * all that fp32 may have. */
@@ -269,6 +271,11 @@ static bool serves_columns(const vt_cuda_attention *a, int capability)
     return a->bits && vt_cuda_attend_columns_serves(a, capability);
 }
 
+static bool serves_columns_mma(const vt_cuda_attention *a, int capability)
+{
+    return a->bits && vt_cuda_attend_columns_mma_serves(a, capability);
+}
+
 /* The problem's mask over the squarest grid of all tokens but one. */
 static table_mask *mask_of(const problem *p)
 {
@@ -280,22 +287,89 @@ static table_mask *mask_of(const problem *p)
     return t;
 }
 
-static int run_columns(const problem *p, const vt_cuda_attention *a, int shape, cudaStream_t stream)
+static vt_device *device(void) /* for its memory */
 {
-    static vt_device *dev; /* for its memory */
+    static vt_device *dev;
     vt_status st = {VT_OK, ""};
     dev = dev ? dev : vt_cuda_open(VT_F16, false, 0, 1, &st);
+    assert_non_null(dev);
+    return dev;
+}
+
+/* Lists of the problem's pairs on the device; the caller releases *block. */
+static vt_cuda_rows rows_of(const problem *p, void **block)
+{
+    vt_status st = {VT_OK, ""};
+    table_mask *mask = mask_of(p);
+    vt_csr *csr = vt_csr_build(&mask->mask, 4, &st);
+    vt_cuda_rows rows;
+    size_t bytes;
+    assert_non_null(csr);
+    *block = vt_cuda_rows_load(device(), csr, &rows, &bytes, &st);
+    assert_non_null(*block);
+    vt_csr_free(csr);
+    vt_mask_free(&mask->mask);
+    return rows;
+}
+
+static bool serves_rows(const vt_cuda_attention *a, int capability)
+{
+    return a->bits && capability;
+}
+
+static bool serves_panels(const vt_cuda_attention *a, int capability)
+{
+    int chunk = a->type == VT_F32 ? 4 : 8;
+    return serves_rows(a, capability) && a->head_dim % chunk == 0;
+}
+
+static int run_rows(const problem *p, const vt_cuda_attention *a, float *scores,
+                    cudaStream_t stream)
+{
+    void *block;
+    vt_cuda_rows rows = rows_of(p, &block);
+    (void)scores;
+    int error = vt_cuda_attend_gathered(a, &rows, stream);
+    assert_int_equal(cudaDeviceSynchronize(), cudaSuccess);
+    vt_cuda_release(device(), block);
+    return error;
+}
+
+static int run_panels(const problem *p, const vt_cuda_attention *a, float *scores,
+                      cudaStream_t stream)
+{
+    void *block;
+    vt_cuda_rows rows = rows_of(p, &block);
+    (void)scores;
+    int error = 0;
+    if (vt_cuda_attend_panels_serves(a, &rows))
+        error = vt_cuda_attend_panels(a, &rows, stream);
+    else /* rows that do not fit */
+        error = vt_cuda_attend_gathered(a, &rows, stream);
+    assert_int_equal(cudaDeviceSynchronize(), cudaSuccess);
+    vt_cuda_release(device(), block);
+    return error;
+}
+
+typedef int columns_kernel(const vt_cuda_attention *a, const vt_cuda_columns *c,
+                           cudaStream_t stream);
+
+static int run_columns(const problem *p, const vt_cuda_attention *a, int shape,
+                       columns_kernel *attend, cudaStream_t stream)
+{
+    vt_device *dev = device();
+    vt_status st = {VT_OK, ""};
     table_mask *mask = mask_of(p);
     vt_columns *layout = vt_columns_build(&mask->mask, vt_columns_shapes[shape], 4, &st);
     vt_cuda_columns c;
     size_t bytes, counters;
-    assert_true(dev && layout);
+    assert_non_null(layout);
     void *block = vt_cuda_columns_load(dev, layout, &c, &bytes, &st);
     assert_true(block && vt_cuda_columns_scratch(layout, a, &bytes, &counters));
     void *scratch = on_device(NULL, bytes), *arrived = on_device(NULL, counters * 4);
     assert_int_equal(cudaMemset(arrived, 0, counters * 4), cudaSuccess);
     vt_cuda_columns_place(&c, a, scratch, arrived);
-    int error = vt_cuda_attend_columns(a, &c, stream);
+    int error = attend(a, &c, stream);
     uint32_t *left = calloc(counters + 1, sizeof *left);
     assert_int_equal(cudaDeviceSynchronize(), cudaSuccess);
     assert_int_equal(cudaMemcpy(left, arrived, counters * 4, cudaMemcpyDeviceToHost), cudaSuccess);
@@ -314,28 +388,89 @@ static int run_columns64(const problem *p, const vt_cuda_attention *a, float *sc
                          cudaStream_t stream)
 {
     (void)scores;
-    return run_columns(p, a, 0, stream);
+    return run_columns(p, a, 0, vt_cuda_attend_columns, stream);
 }
 
 static int run_columns128(const problem *p, const vt_cuda_attention *a, float *scores,
                           cudaStream_t stream)
 {
     (void)scores;
-    return run_columns(p, a, 1, stream);
+    return run_columns(p, a, 1, vt_cuda_attend_columns, stream);
 }
 
 static int run_axial64(const problem *p, const vt_cuda_attention *a, float *scores,
                        cudaStream_t stream)
 {
     (void)scores;
-    return run_columns(p, a, 2, stream);
+    return run_columns(p, a, 2, vt_cuda_attend_columns, stream);
 }
 
 static int run_axial128(const problem *p, const vt_cuda_attention *a, float *scores,
                         cudaStream_t stream)
 {
     (void)scores;
-    return run_columns(p, a, 3, stream);
+    return run_columns(p, a, 3, vt_cuda_attend_columns, stream);
+}
+
+static int run_columns64_mma(const problem *p, const vt_cuda_attention *a, float *scores,
+                             cudaStream_t stream)
+{
+    (void)scores;
+    return run_columns(p, a, 0, vt_cuda_attend_columns_mma, stream);
+}
+
+static int run_columns128_mma(const problem *p, const vt_cuda_attention *a, float *scores,
+                              cudaStream_t stream)
+{
+    (void)scores;
+    return run_columns(p, a, 1, vt_cuda_attend_columns_mma, stream);
+}
+
+static int run_axial64_mma(const problem *p, const vt_cuda_attention *a, float *scores,
+                           cudaStream_t stream)
+{
+    (void)scores;
+    return run_columns(p, a, 2, vt_cuda_attend_columns_mma, stream);
+}
+
+static int run_axial128_mma(const problem *p, const vt_cuda_attention *a, float *scores,
+                            cudaStream_t stream)
+{
+    (void)scores;
+    return run_columns(p, a, 3, vt_cuda_attend_columns_mma, stream);
+}
+
+static bool serves_columns_f32(const vt_cuda_attention *a, int capability)
+{
+    return a->bits && vt_cuda_attend_columns_f32_serves(a, capability);
+}
+
+static int run_columns64_f32(const problem *p, const vt_cuda_attention *a, float *scores,
+                             cudaStream_t stream)
+{
+    (void)scores;
+    return run_columns(p, a, 0, vt_cuda_attend_columns_f32, stream);
+}
+
+static int run_columns128_f32(const problem *p, const vt_cuda_attention *a, float *scores,
+                              cudaStream_t stream)
+{
+    (void)scores;
+    return run_columns(p, a, 1, vt_cuda_attend_columns_f32, stream);
+}
+
+static int run_axial64_f32(const problem *p, const vt_cuda_attention *a, float *scores,
+                           cudaStream_t stream)
+{
+    (void)scores;
+    return run_columns(p, a, 2, vt_cuda_attend_columns_f32, stream);
+}
+
+static int run_axial128_f32(const problem *p, const vt_cuda_attention *a, float *scores,
+                            cudaStream_t stream)
+{
+    (void)scores;
+    return run_columns(p, a, 3, vt_cuda_attend_columns_f32, stream);
 }
 
 static const launcher launchers[] = {
@@ -343,10 +478,20 @@ static const launcher launchers[] = {
     {"f32", serves_f32, run_f32, 0},
     {"mma", vt_cuda_attend_mma_serves, run_mma, 0},
     {"wgmma", vt_cuda_attend_wgmma_serves, run_wgmma, 0},
+    {"rows", serves_rows, run_rows, 0},
+    {"panels", serves_panels, run_panels, 0},
     {"columns64", serves_columns, run_columns64, 0},
     {"columns128", serves_columns, run_columns128, 0},
     {"axial64", serves_columns, run_axial64, 2},
     {"axial128", serves_columns, run_axial128, 2},
+    {"columns64 by mma", serves_columns_mma, run_columns64_mma, 0},
+    {"columns128 by mma", serves_columns_mma, run_columns128_mma, 0},
+    {"axial64 by mma", serves_columns_mma, run_axial64_mma, 2},
+    {"axial128 by mma", serves_columns_mma, run_axial128_mma, 2},
+    {"columns64 in fp32", serves_columns_f32, run_columns64_f32, 0},
+    {"columns128 in fp32", serves_columns_f32, run_columns128_f32, 0},
+    {"axial64 in fp32", serves_columns_f32, run_axial64_f32, 2},
+    {"axial128 in fp32", serves_columns_f32, run_axial128_f32, 2},
 };
 
 /* ---- comparing ---- */
