@@ -1,10 +1,11 @@
 /* Attention weights, whichever kernel serves a layer: an observer takes each layer's q and k out of a
  * running forward pass and computes
  *
- *   w[n, k] = softmax over allowed keys k of scale * q[n] . k[k]
+ *   w[n, k] = softmax over allowed keys k of scale * (q[n] . k[k] + bias[n, k])
  *
  * again on the host, in fp32 with sums in double precision, for the queries asked for. Fused kernels
- * never hold these weights. No N^2 is kept here: rows are handed on in blocks.
+ * never hold these weights. No N^2 is kept here: rows are handed on in blocks. Differential
+ * attention, whose weights are a difference of two softmaxes, is refused.
  */
 #include "engine/session.h"
 
@@ -25,8 +26,9 @@ typedef struct {
 typedef struct { /* one head of one image */
     const watcher *w;
     const vt_attn_plan *plan;
-    const vt_mask *mask; /* NULL: every pair is on */
-    const float *qkv;    /* of the image */
+    const vt_mask *mask;      /* NULL: every pair is on */
+    const vt_attn_bias *bias; /* NULL: none; in the host's memory */
+    const float *qkv;         /* of the image */
     int image, layer, head;
 } head_of_image;
 
@@ -51,6 +53,10 @@ static void scores_of(const head_of_image *h, const float *keys, int query, floa
         for (int t = 0; t < n; t++)
             row[t] += x * k[t];
     }
+    const vt_attn_bias *b = h->bias;
+    for (int t = 0; b && t < n; t++)
+        row[t] += h->plan->scale *
+                  b->table[(size_t)h->head * b->stride + (size_t)(b->row[query] + b->col[t])];
 }
 
 /* An empty row stays zero. */
@@ -113,7 +119,8 @@ static void masks_of(const vt_plans *plans, int layer, const vt_mask **mask)
 }
 
 /* Heads run side by side; the images of one head follow each other. */
-static void attend_layer(watcher *w, const vt_attn_plan *plan, int layer, int first, int images)
+static void attend_layer(watcher *w, const vt_attn_plan *plan, const vt_attn_bias *bias, int layer,
+                         int first, int images)
 {
     int failed = 0;
     size_t image = (size_t)plan->tokens * 3 * (size_t)plan->heads * (size_t)plan->head_dim;
@@ -124,7 +131,7 @@ static void attend_layer(watcher *w, const vt_attn_plan *plan, int layer, int fi
 #pragma omp parallel for num_threads(w->model->dev->threads) schedule(dynamic) reduction(| : failed)
     for (int head = 0; head < plan->heads; head++)
         for (int i = 0; i < images; i++) {
-            head_of_image h = {w,         plan,  mask[head], w->qkv + (size_t)i * image,
+            head_of_image h = {w,         plan,  mask[head], bias, w->qkv + (size_t)i * image,
                                first + i, layer, head};
             failed |= attend_head(&h);
         }
@@ -142,12 +149,23 @@ static void at_attention(void *user, vt_stream *s, const char *name, vt_mat y, v
     if (strcmp(name, "attention") != 0 || w->st.code != VT_OK || dev->ops->finish(s, &w->st) ||
         dev->ops->download(dev, w->qkv, qkv, &w->st))
         return;
-    attend_layer(w, &w->model->plans.plan[s->layer], s->layer, s->first, s->images);
+    const vt_attn_plan *plan = &w->model->plans.plan[s->layer];
+    vt_attn_bias bias;
+    float *floats = NULL;
+    if (!plan->bias || vitrun_fetch_bias(dev, plan, &bias, &floats, &w->st) == 0)
+        attend_layer(w, plan, plan->bias ? &bias : NULL, s->layer, s->first, s->images);
+    vt_free(floats);
 }
 
 static int check_queries(const vitrun_context *c, int first, int queries, vt_status *st)
 {
     int tokens = c->model->vit.tokens;
+    if (c->model->vit.head_copies > 1)
+        return vt_fail(
+            st, VT_INPUT,
+            "%s: differential attention has no weights that sum to 1 (attention maps and "
+            "calibration need plain softmax attention)",
+            c->model->cfg.vit.architecture);
     if (first < 0 || queries < 1 || queries > tokens || first > tokens - queries)
         return vt_fail(st, VT_USAGE, "queries %d to %d (expected 0 to %d)", first,
                        first + queries - 1, tokens - 1);
@@ -160,7 +178,7 @@ int vitrun_attend(vitrun_context *c, int count, int first, int queries, vitrun_a
     const vitrun_model *m = c->model;
     watcher w = {.model = m, .first = first, .queries = queries, .fn = fn, .user = user};
     vitrun_outputs none = {0};
-    size_t row = 3 * (size_t)m->cfg.vit.heads * (size_t)m->vit.head_dim;
+    size_t row = 3 * (size_t)m->vit.attn_width;
     if (check_queries(c, first, queries, &w.st) == 0)
         w.qkv = vt_alloc((size_t)vit_slice(&m->vit, c->acts.images) * (size_t)m->vit.tokens * row,
                          sizeof *w.qkv, "q, k and v", &w.st);

@@ -104,8 +104,7 @@ static void add_pair(checker *c, const vt_planned_group *planned, const char *b)
                             .allowed = scale * (rounding(c->device.stream->dev) + 2e-5)};
 }
 
-/* A copy of a layer's bias in the host's memory: in `floats`, which the caller frees. */
-static int fetch_bias(vt_device *dev, const vt_attn_plan *plan, vt_attn_bias *host, float **floats,
+int vitrun_fetch_bias(vt_device *dev, const vt_attn_plan *plan, vt_attn_bias *host, float **floats,
                       vt_status *st)
 {
     size_t table = (size_t)plan->heads * plan->bias->stride, n = (size_t)plan->tokens;
@@ -134,7 +133,7 @@ static int check_cpu(checker *c, const vt_planned_group *planned, const vt_attn_
     float *floats = NULL;
     if (!c->cpu_device)
         return 0;
-    int failed = plan->bias && fetch_bias(dev, plan, &bias, &floats, &c->st);
+    int failed = plan->bias && vitrun_fetch_bias(dev, plan, &bias, &floats, &c->st);
     host.bias = plan->bias ? &bias : NULL;
     failed = failed || dev->ops->download(dev, c->cpu_qkv.p, qkv, &c->st) ||
              run_kernel(&c->cpu, &host, group, mask, VT_ATTN_REFERENCE, c->cpu_qkv, c->got, &c->st);

@@ -362,11 +362,11 @@ static void equal_masks_take_memory_once(void **state)
     assert_int_equal(a.masks_bytes, b.masks_bytes);
 }
 
-static void a_variant_gives_what_a_model_opened_so_gives(void **state)
+static void compare_variant(const char *weights)
 {
-    (void)state;
     vitrun_error err;
     vitrun_options o = usual(), masked = usual();
+    o.weights = masked.weights = weights;
     masked.mask_config = MASKS;
     vitrun_model *base = open_with(&o), *own = open_with(&masked);
     vitrun_model *variant = vitrun_variant(base, &masked, &err);
@@ -424,16 +424,16 @@ static void keep_attention(void *user, vt_stream *s, const char *name, vt_mat y,
     s->dev->ops->download(s->dev, k->in, qkv, &st);
 }
 
-static void attention_weights_times_values_are_the_attention(void **state)
+static void compare_attention(const char *weights, const char *masks)
 {
-    (void)state;
     vitrun_error err;
     vitrun_options o = usual();
-    o.mask_config = "tests/golden/models/masks/per_head.json";
+    o.weights = weights;
+    o.mask_config = masks;
     vitrun_model *m = open_with(&o);
     vitrun_context *c = vitrun_context_open(m, 2, &err);
     const vitrun_info *i = vitrun_info_get(m);
-    size_t n = (size_t)i->tokens, d = (size_t)i->head_dim, w = (size_t)i->width;
+    size_t n = (size_t)i->tokens, d = (size_t)m->vit.head_dim, w = (size_t)m->vit.attn_width;
     kept k = {.out = calloc(2 * n * w, 4),
               .in = calloc(6 * n * w, 4),
               .weights = calloc((size_t)i->heads * n * n, 4),
@@ -468,6 +468,21 @@ static void attention_weights_times_values_are_the_attention(void **state)
     free(got);
     vitrun_context_close(c);
     vitrun_close(m);
+}
+
+static void attention_weights_times_values_are_the_attention(void **state)
+{
+    (void)state;
+    compare_attention(WEIGHTS, "tests/golden/models/masks/per_head.json");
+    compare_attention("tests/golden/models/relpos_cls.safetensors", NULL); /* a relative bias */
+    compare_attention("tests/golden/models/dinov3.safetensors", NULL);     /* rotary positions */
+}
+
+static void a_variant_gives_what_a_model_opened_so_gives(void **state)
+{
+    (void)state;
+    compare_variant(WEIGHTS);
+    compare_variant("tests/golden/models/relpos_cls.safetensors");
 }
 
 int main(void)
