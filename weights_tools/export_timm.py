@@ -207,13 +207,15 @@ def describe_rope(model):
     args = dict(rope_type=words[kind(rope)], rope_grid_indexing=rope.grid_indexing)
     if args['rope_type'] == 'mixed':
         return args
-    if args['rope_type'] == 'cat' and (rope.in_pixels or rope.grid_type != 'index'):
-        raise Unsupported('rotary position embedding in pixels')
-    if args['rope_type'] == 'dinov3' and (rope.grid_offset or rope.min_period or
-                                          rope.normalize_coords != 'separate'):
-        raise Unsupported('rotary position embedding of another normalisation')
+    # some versions of timm lack some of these settings
+    plain = dict(in_pixels=False, grid_type='index') if args['rope_type'] == 'cat' else \
+        dict(grid_offset=0, min_period=None, normalize_coords='separate')
+    for name, value in plain.items():
+        if getattr(rope, name, value) != value:
+            raise Unsupported(f'rotary position embedding with {name} {getattr(rope, name)}')
     reference = getattr(rope, 'ref_feat_shape', None)
-    args.update(rope_temperature=rope.temperature, rope_rotate_half=rope.rotate_half)
+    args.update(rope_temperature=rope.temperature,
+                rope_rotate_half=getattr(model.blocks[0].attn, 'rotate_half', False))
     if rope.grid_offset:
         args['rope_grid_offset'] = rope.grid_offset
     if reference is not None:
