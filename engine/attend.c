@@ -1,11 +1,11 @@
 /* Attention weights, whichever kernel serves a layer: an observer takes each layer's q and k out of a
  * running forward pass and computes
  *
- *   w[n, k] = softmax over allowed keys k of scale * (q[n] . k[k] + bias[n, k])
+ *   w[n, k] = softmax over allowed keys k of scale * (q[n] . k[k] + bias)
  *
+ * (of differential attention the first softmax less lambda times the second)
  * again on the host, in fp32 with sums in double precision, for the queries asked for. Fused kernels
- * never hold these weights. No N^2 is kept here: rows are handed on in blocks. Differential
- * attention, whose weights are a difference of two softmaxes, is refused.
+ * never hold these weights. No N^2 is kept here: rows are handed on in blocks.
  */
 #include "engine/session.h"
 
@@ -19,17 +19,20 @@ typedef struct {
     int first, queries;
     vitrun_attention_fn fn;
     void *user;
-    float *qkv; /* [rows of a slice, 3 * heads * head_dim] */
+    float *qkv;        /* [rows of a slice, 3 * heads * head_dim] */
+    vt_attn_bias bias; /* of the layer in hand, in `bias_floats`; table NULL: none */
+    float *bias_floats;
     vt_status st;
 } watcher;
 
 typedef struct { /* one head of one image */
     const watcher *w;
     const vt_attn_plan *plan;
-    const vt_mask *mask;      /* NULL: every pair is on */
-    const vt_attn_bias *bias; /* NULL: none; in the host's memory */
-    const float *qkv;         /* of the image */
-    int image, layer, head;
+    const vt_mask *mask; /* NULL: every pair is on */
+    const float *qkv;    /* of the image */
+    int image, layer;
+    int head;  /* of the plan's */
+    int named; /* as the model counts */
 } head_of_image;
 
 /* keys [head_dim, tokens]: so that a row's scores are sums of long rows. */
@@ -53,10 +56,10 @@ static void scores_of(const head_of_image *h, const float *keys, int query, floa
         for (int t = 0; t < n; t++)
             row[t] += x * k[t];
     }
-    const vt_attn_bias *b = h->bias;
-    for (int t = 0; b && t < n; t++)
-        row[t] += h->plan->scale *
-                  b->table[(size_t)h->head * b->stride + (size_t)(b->row[query] + b->col[t])];
+    const vt_attn_bias *b = &h->w->bias;
+    const float *bias = b->table ? b->table + (size_t)h->head * b->stride + b->row[query] : NULL;
+    for (int t = 0; bias && t < n; t++)
+        row[t] += h->plan->scale * bias[b->col[t]];
 }
 
 /* An empty row stays zero. */
@@ -80,21 +83,40 @@ static void softmax(const head_of_image *h, int query, float *row, uint64_t *bit
         row[t] = (float)(row[t] / sum);
 }
 
+/* Rows of one softmax, [rows, tokens]; `factor` times them is added. */
+static void add_rows(const head_of_image *h, float *keys, float *one, uint64_t *bits, float factor,
+                     vitrun_attention_rows *rows)
+{
+    int n = h->plan->tokens;
+    float *to = (float *)(uintptr_t)rows->weights;
+    transpose_keys(h, keys);
+    for (int r = 0; r < rows->rows; r++, to += n) {
+        scores_of(h, keys, rows->first + r, one);
+        softmax(h, rows->first + r, one, bits);
+        for (int t = 0; t < n; t++)
+            to[t] += factor * one[t];
+    }
+}
+
 static int attend_head(const head_of_image *h)
 {
+    const vit_model *m = &h->w->model->vit;
     int n = h->plan->tokens, last = h->w->first + h->w->queries;
     vt_status st;
     size_t keys_size = (size_t)n * (size_t)h->plan->head_dim;
-    float *keys = vt_alloc(keys_size + BLOCK * (size_t)n, sizeof *keys, "attention weights", &st);
+    float *keys =
+        vt_alloc(keys_size + (BLOCK + 1) * (size_t)n, sizeof *keys, "attention weights", &st);
     uint64_t *bits = keys ? vt_alloc(vt_mask_words(n), sizeof *bits, "mask row", &st) : NULL;
-    if (bits)
-        transpose_keys(h, keys);
+    float *one = keys ? keys + keys_size : NULL;
     for (int at = h->w->first; bits && at < last; at += BLOCK) {
-        vitrun_attention_rows rows = {h->image, h->layer, h->head, at, 0, keys + keys_size};
-        for (; rows.rows < BLOCK && at + rows.rows < last; rows.rows++) {
-            float *row = keys + keys_size + (size_t)rows.rows * (size_t)n;
-            scores_of(h, keys, at + rows.rows, row);
-            softmax(h, at + rows.rows, row, bits);
+        int count = last - at < BLOCK ? last - at : BLOCK;
+        vitrun_attention_rows rows = {h->image, h->layer, h->named, at, count, one + n};
+        memset(one + n, 0, (size_t)count * (size_t)n * sizeof *one);
+        add_rows(h, keys, one, bits, 1, &rows);
+        if (m->cfg.differential) { /* the copies in between have the other half of the values */
+            head_of_image second = *h;
+            second.head += 2;
+            add_rows(&second, keys, one, bits, -m->block[h->layer].lambda, &rows);
         }
         h->w->fn(h->w->user, &rows);
     }
@@ -119,20 +141,19 @@ static void masks_of(const vt_plans *plans, int layer, const vt_mask **mask)
 }
 
 /* Heads run side by side; the images of one head follow each other. */
-static void attend_layer(watcher *w, const vt_attn_plan *plan, const vt_attn_bias *bias, int layer,
-                         int first, int images)
+static void attend_layer(watcher *w, const vt_attn_plan *plan, int layer, int first, int images)
 {
-    int failed = 0;
+    int failed = 0, copies = w->model->vit.head_copies;
     size_t image = (size_t)plan->tokens * 3 * (size_t)plan->heads * (size_t)plan->head_dim;
     const vt_mask **mask = vt_alloc((size_t)plan->heads, sizeof *mask, "masks", &w->st);
     if (!mask)
         return;
     masks_of(&w->model->plans, layer, mask);
 #pragma omp parallel for num_threads(w->model->dev->threads) schedule(dynamic) reduction(| : failed)
-    for (int head = 0; head < plan->heads; head++)
+    for (int head = 0; head < plan->heads; head += copies)
         for (int i = 0; i < images; i++) {
-            head_of_image h = {w,         plan,  mask[head], bias, w->qkv + (size_t)i * image,
-                               first + i, layer, head};
+            head_of_image h = {w,         plan,  mask[head], w->qkv + (size_t)i * image,
+                               first + i, layer, head,       head / copies};
             failed |= attend_head(&h);
         }
     vt_free(mask);
@@ -150,22 +171,16 @@ static void at_attention(void *user, vt_stream *s, const char *name, vt_mat y, v
         dev->ops->download(dev, w->qkv, qkv, &w->st))
         return;
     const vt_attn_plan *plan = &w->model->plans.plan[s->layer];
-    vt_attn_bias bias;
-    float *floats = NULL;
-    if (!plan->bias || vitrun_fetch_bias(dev, plan, &bias, &floats, &w->st) == 0)
-        attend_layer(w, plan, plan->bias ? &bias : NULL, s->layer, s->first, s->images);
-    vt_free(floats);
+    w->bias = (vt_attn_bias){0};
+    w->bias_floats = NULL;
+    if (!plan->bias || !vt_plan_fetch_bias(dev, plan, &w->bias, &w->bias_floats, &w->st))
+        attend_layer(w, plan, s->layer, s->first, s->images);
+    vt_free(w->bias_floats);
 }
 
 static int check_queries(const vitrun_context *c, int first, int queries, vt_status *st)
 {
     int tokens = c->model->vit.tokens;
-    if (c->model->vit.head_copies > 1)
-        return vt_fail(
-            st, VT_INPUT,
-            "%s: differential attention has no weights that sum to 1 (attention maps and "
-            "calibration need plain softmax attention)",
-            c->model->cfg.vit.architecture);
     if (first < 0 || queries < 1 || queries > tokens || first > tokens - queries)
         return vt_fail(st, VT_USAGE, "queries %d to %d (expected 0 to %d)", first,
                        first + queries - 1, tokens - 1);

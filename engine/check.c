@@ -104,25 +104,6 @@ static void add_pair(checker *c, const vt_planned_group *planned, const char *b)
                             .allowed = scale * (rounding(c->device.stream->dev) + 2e-5)};
 }
 
-int vitrun_fetch_bias(vt_device *dev, const vt_attn_plan *plan, vt_attn_bias *host, float **floats,
-                      vt_status *st)
-{
-    size_t table = (size_t)plan->heads * plan->bias->stride, n = (size_t)plan->tokens;
-    float *p = vt_alloc(table + 2 * n, sizeof *p, "relative bias", st);
-    const void *from[] = {plan->bias->table, plan->bias->row, plan->bias->col};
-    const size_t count[] = {table, n, n};
-    *floats = p;
-    for (size_t i = 0; p && i < 3; p += count[i], i++) /* places are copied bit by bit */
-        if (dev->ops->download(dev, p,
-                               (vt_mat){(void *)(uintptr_t)from[i], VT_F32, 1, (int)count[i]}, st))
-            return -1;
-    if (!*floats)
-        return -1;
-    const int32_t *row = (const int32_t *)(const void *)(*floats + table);
-    *host = (vt_attn_bias){*floats, plan->bias->stride, row, row + n};
-    return 0;
-}
-
 /* The same q, k, v through the CPU's reference. */
 static int check_cpu(checker *c, const vt_planned_group *planned, const vt_attn_plan *plan,
                      const vt_attn_group *group, const vt_planned_mask *mask, vt_mat qkv)
@@ -133,7 +114,7 @@ static int check_cpu(checker *c, const vt_planned_group *planned, const vt_attn_
     float *floats = NULL;
     if (!c->cpu_device)
         return 0;
-    int failed = plan->bias && vitrun_fetch_bias(dev, plan, &bias, &floats, &c->st);
+    int failed = plan->bias && vt_plan_fetch_bias(dev, plan, &bias, &floats, &c->st);
     host.bias = plan->bias ? &bias : NULL;
     failed = failed || dev->ops->download(dev, c->cpu_qkv.p, qkv, &c->st) ||
              run_kernel(&c->cpu, &host, group, mask, VT_ATTN_REFERENCE, c->cpu_qkv, c->got, &c->st);

@@ -333,6 +333,25 @@ int vt_plans_build(vt_plans *out, const vt_masks *masks, int layers, int tokens,
     return failed ? -1 : 0;
 }
 
+int vt_plan_fetch_bias(vt_device *dev, const vt_attn_plan *plan, vt_attn_bias *host, float **floats,
+                       vt_status *st)
+{
+    size_t table = (size_t)plan->heads * plan->bias->stride, n = (size_t)plan->tokens;
+    float *p = vt_alloc(table + 2 * n, sizeof *p, "relative bias", st);
+    const void *from[] = {plan->bias->table, plan->bias->row, plan->bias->col};
+    const size_t count[] = {table, n, n};
+    *floats = p;
+    for (size_t i = 0; p && i < 3; p += count[i], i++) /* places are copied bit by bit */
+        if (dev->ops->download(dev, p,
+                               (vt_mat){(void *)(uintptr_t)from[i], VT_F32, 1, (int)count[i]}, st))
+            return -1;
+    if (!*floats)
+        return -1;
+    const int32_t *row = (const int32_t *)(const void *)(*floats + table);
+    *host = (vt_attn_bias){*floats, plan->bias->stride, row, row + n};
+    return 0;
+}
+
 void vt_plans_free(vt_plans *p)
 {
     for (int i = 0; p->plan && i < p->layers; i++) {

@@ -65,6 +65,11 @@ void vt_plans_free(vt_plans *p);
 vt_attn_work vt_planned_work(const vt_planned_mask *m, int heads, int tokens,
                              const vt_plan_setup *setup);
 
+/* A copy of a layer's relative position bias (plan->bias, not NULL) in the host's memory, in *floats,
+ * which the caller frees, also after a failure. */
+int vt_plan_fetch_bias(vt_device *dev, const vt_attn_plan *plan, vt_attn_bias *host, float **floats,
+                       vt_status *st);
+
 /* Builds (once) what `kernel` reads of the mask; adds its bytes to *bytes (may be NULL) then. */
 int vt_planned_layout(vt_planned_mask *m, vt_attn_kernel kernel, int threads, uint64_t *bytes,
                       vt_status *st);

@@ -72,8 +72,4 @@ vitrun_attention *vt_attention_open_on(vt_device *dev, const vitrun_attention_op
 /* What the cost model is told of it. */
 vt_attn_work vt_attention_work(const vitrun_attention *a);
 
-/* A copy of a layer's bias in the host's memory: in *floats, which the caller frees. */
-int vitrun_fetch_bias(vt_device *dev, const vt_attn_plan *plan, vt_attn_bias *host, float **floats,
-                      vt_status *st);
-
 #endif

@@ -244,8 +244,10 @@ VITRUN_API void vitrun_profile_at(const vitrun_context *context, int i, vitrun_p
 /* ---- attention weights: computed again from q and k, whatever kernel serves a layer ---- */
 typedef struct {
     int image, layer, head;
-    int first, rows;      /* queries first ... first + rows - 1 */
-    const float *weights; /* [rows, tokens]: each row's sum is 1; 0 where its mask is empty */
+    int first, rows; /* queries first ... first + rows - 1 */
+    const float
+        *weights; /* [rows, tokens]: each row's sum is 1, in differential attention 1 less its
+                             lambda; zeros where a row's mask is empty */
 } vitrun_attention_rows;
 
 /* Called from several threads, but for one head in the order of images, then of queries. */

@@ -39,6 +39,6 @@ refuses 2 'must be a file' run --weights "$vit" --attention "$tmp/x" -
 refuses 1 'image.png' run --weights "$vit" --attention "$image/x" "$image"
 ok "attention: wrong use is refused"
 
-refuses 3 'differential attention' run --weights "$models/dwee.safetensors" --attention "$tmp/x" "$image"
 succeeds run --weights "$models/relpos_cls.safetensors" --attention "$tmp/bias" "$image"
-ok "attention: relative biases count; what has no such weights is refused"
+succeeds run --weights "$models/dwee.safetensors" --attention "$tmp/difference" "$image"
+ok "attention: relative biases count, and differential attention has weights"
