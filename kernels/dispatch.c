@@ -38,7 +38,7 @@ static double columns_ns(const vt_attn_costs *c, int shape, const vt_attn_work *
                  c->columns_tile[wide] * (double)n->tiles +
                  c->columns_merge[wide] * (double)n->merged;
     double longest = c->columns_start + c->columns_step * (double)n->longest;
-    return fmax(all * heads, n->passes * longest);
+    return fmax(all * heads, n->passes * longest) * w->head_dim / 64;
 }
 
 double vt_attn_predict(const vt_attn_costs *c, vt_attn_kernel kernel, const vt_attn_work *w)

@@ -6,7 +6,7 @@
  *   tiles  pack N d + (tile (d + soft)) tiles + mask tiles + group T
  *   rows   widen N d + (pair (d + pair_soft)) nnz + row N
  *   columns, axial   columns_group groups + columns_tile tiles of the layout, for 64 or 128 queries,
- *          + columns_merge for groups of passes after the first
+ *          + columns_merge for groups of passes after the first, all of these times d / 64
  * summed over images and heads and divided by the threads, plus `launch`. Constants of a GPU are those
  * of the whole device, whose threads count as one; there, `rows` takes at least longest row_max, because
  * one warp has the longest row, and columns at least columns_start + columns_step times the tiles of

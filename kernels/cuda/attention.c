@@ -300,45 +300,68 @@ static int tune_dense(vt_stream *s, const vt_cuda_attention *a, vt_status *st)
  * 16385 tokens, 12 heads of 64. The dense kernels skip parts of a mask that are empty, which the
  * formula does not know: it errs towards dense, and dense is the safe side. */
 static const vt_attn_costs costs[2] = {{.tile = 0.00195,
-                                        .pair = 0.00105,
-                                        .row = 0.01,
+                                        .pair = 0.0007,
+                                        .row = 0.8,
                                         .reference = 0.0001,
                                         .launch = 3000,
-                                        .longest = 180,
+                                        .longest = 20,
                                         .columns_group = {6.4, 8.7},
                                         .columns_tile = {3.25, 5.2},
                                         .columns_merge = {14, 30},
                                         .columns_start = 4000,
                                         .columns_step = 250},
                                        {.tile = 0.026,
-                                        .pair = 0.0021,
-                                        .row = 0.02,
+                                        .pair = 0.0008,
+                                        .row = 1,
                                         .reference = 0.0001,
                                         .launch = 3000,
-                                        .longest = 360}};
+                                        .longest = 20,
+                                        .columns_group = {120, 160},
+                                        .columns_tile = {57, 60},
+                                        .columns_merge = {240, 320},
+                                        .columns_start = 4000,
+                                        .columns_step = 2500}};
 
 const struct vt_attn_costs *vt_cuda_attention_costs(const vt_device *dev)
 {
     return &costs[dev->dtype == VT_F32];
 }
 
+/* The kernels that read columns, the first that serves before the others. */
+static const struct {
+    bool (*serves)(const vt_cuda_attention *a, int capability);
+    int (*run)(const vt_cuda_attention *a, const vt_cuda_columns *c, cudaStream_t stream);
+} columns[] = {{vt_cuda_attend_columns_serves, vt_cuda_attend_columns},
+               {vt_cuda_attend_columns_mma_serves, vt_cuda_attend_columns_mma},
+               {vt_cuda_attend_columns_f32_serves, vt_cuda_attend_columns_f32}};
+enum { COLUMNS = sizeof columns / sizeof *columns };
+
+static int serving_columns(const vt_cuda_attention *a, int capability) /* -1: none */
+{
+    for (int i = 0; i < COLUMNS; i++)
+        if (columns[i].serves(a, capability))
+            return i;
+    return -1;
+}
+
 bool vt_cuda_attention_serves(const vt_device *dev, vt_attn_kernel kernel, int head_dim,
                               bool biased)
 {
     const cuda_device *cuda = (const cuda_device *)dev;
-    bool columns = vt_attn_columns(kernel) >= 0;
-    if (kernel == VT_ATTN_TILES || (columns && biased))
+    bool gathers = vt_attn_columns(kernel) >= 0;
+    if (kernel == VT_ATTN_TILES || (gathers && biased))
         return false;
-    if (!columns && (kernel != VT_ATTN_DENSE || dev->dtype == VT_F32))
+    if (!gathers && (kernel != VT_ATTN_DENSE || dev->dtype == VT_F32))
         return head_dim <= 1024;
     vt_cuda_attention a = {.type = dev->dtype,
+                           .tf32 = dev->tf32,
                            .images = 1,
                            .tokens = 1,
                            .heads = 1,
                            .group_heads = 1,
                            .head_dim = head_dim,
                            .scale = 1};
-    return columns ? vt_cuda_attend_columns_serves(&a, cuda->capability)
+    return gathers ? serving_columns(&a, cuda->capability) >= 0
                    : vt_cuda_attend_mma_serves(&a, cuda->capability);
 }
 
@@ -402,11 +425,13 @@ int vt_cuda_prepare_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_att
     return 0;
 }
 
-static int run_columns(cuda_stream *s, const vt_cuda_attention *a, const vt_cuda_layout *l)
+static int run_columns(vt_stream *stream, const vt_cuda_attention *a, const vt_cuda_layout *l)
 {
+    cuda_stream *s = (cuda_stream *)stream;
     vt_cuda_columns c = l->columns;
+    int i = serving_columns(a, vt_cuda(stream)->capability);
     vt_cuda_columns_place(&c, a, s->scratch, s->counters);
-    return vt_cuda_attend_columns(a, &c, s->stream);
+    return i < 0 ? cudaErrorNotSupported : columns[i].run(a, &c, s->stream);
 }
 
 static int run_group(vt_stream *stream, const vt_cuda_attention *a, const vt_attn_group *g)
@@ -421,7 +446,7 @@ static int run_group(vt_stream *stream, const vt_cuda_attention *a, const vt_att
     case VT_ATTN_DENSE:
         return run_dense(vt_cuda(stream), a, s->stream);
     default:
-        return run_columns(s, a, l);
+        return run_columns(stream, a, l);
     }
 }
 

@@ -142,6 +142,7 @@ static void columns_cost_groups_tiles_passes_and_the_longest_group(void **state)
     (void)state;
     vt_attn_work w = work(100, 0);
     w.heads = 10;
+    w.head_dim = 64;
     w.columns[0] = (vt_columns_count){.groups = 2, .tiles = 30, .longest = 3, .passes = 1};
     w.columns[1] = (vt_columns_count){.groups = 1, .tiles = 10, .longest = 4, .passes = 1};
     w.columns[2] =
@@ -151,7 +152,7 @@ static void columns_cost_groups_tiles_passes_and_the_longest_group(void **state)
     assert_true(fabs(c.ms[VT_ATTN_COLUMNS128] - 1e-6 * (5000 + 10 * (1500 + 1500))) < 1e-12);
     assert_true(fabs(c.ms[VT_ATTN_AXIAL64] - 1e-6 * (5000 + 10 * (4000 + 500 + 600))) < 1e-12);
     assert_true(isinf(c.ms[VT_ATTN_AXIAL128]));     /* not counted */
-    assert_int_equal(c.kernel, VT_ATTN_COLUMNS128); /* dense: 133000 ns */
+    assert_int_equal(c.kernel, VT_ATTN_COLUMNS128); /* dense: 1029000 ns */
     w.heads = 1;
     c = choose_columns(automatic, w);
     assert_true(fabs(c.ms[VT_ATTN_COLUMNS128] - 1e-6 * (5000 + 7000 + 4 * 500)) < 1e-12);
