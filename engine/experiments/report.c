@@ -468,7 +468,7 @@ static void write_html(FILE *f, const report *r)
                "Dashed: the best accuracy to be had in at most so much time.");
     html_chart(f, "Layer by layer", r->layers,
                "Colour: density of the layer's masks. Letters: the first of its kernels' names "
-               "(d dense, t tiles, r rows).");
+               "(d dense, t tiles, r rows, c columns, a axial).");
     html_masks(f, r);
     html_table(f, r);
     html_commands(f, r);
