@@ -1,5 +1,5 @@
-/* vitrun calibrate: where the attention goes, on average over pictures; what a mask would leave out of
- * it; masks made from it.
+/* vitrun calibrate: where the attention goes, on average over pictures; what a mask would leave out
+ * of it; masks made from it.
  *
  * The model runs without masks. --save writes one boolean tensor a layer, and beside it the mask
  * configuration that reads them.

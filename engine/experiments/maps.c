@@ -1,5 +1,5 @@
-/* See maps.h. Pictures show the model's own input, scaled to 0 ... 255, under a heat map whose scale
- * is the map's own largest patch. */
+/* See maps.h. Pictures show the model's own input, scaled to 0 ... 255, under a heat map whose
+ * scale is the map's own largest patch. */
 #include "engine/experiments/maps.h"
 
 #include <errno.h>

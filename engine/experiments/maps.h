@@ -1,9 +1,9 @@
-/* Attention maps of pictures: what one query token attends to, per layer and head, as arrays and laid
- * over the picture; and attention rollout (Abnar and Zuidema 2020):
+/* Attention maps of pictures: what one query token attends to, per layer and head, as arrays and
+ * laid over the picture; and attention rollout (Abnar and Zuidema 2020):
  *
  *   R = row `query` of (A_L + I)/2 ... (A_1 + I)/2,  A_l the mean over heads of layer l
  *
- * Rollout keeps the mean of every layer, layers x tokens^2 floats; the maps alone keep one row each.
+ * Rollout keeps the mean of every layer, layers x tokens^2 floats; the maps alone one row each.
  */
 #ifndef VTE_MAPS_H
 #define VTE_MAPS_H

@@ -1,5 +1,5 @@
-/* The document of a study (results.json) -> a report: one HTML file that needs nothing else, and the
- * same as Markdown with charts beside it.
+/* The document of a study (results.json) -> a report: one HTML file that needs nothing else, and
+ * the same as Markdown with charts beside it.
  */
 #ifndef VTE_REPORT_H
 #define VTE_REPORT_H
