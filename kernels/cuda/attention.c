@@ -296,20 +296,22 @@ static int tune_dense(vt_stream *s, const vt_cuda_attention *a, vt_status *st)
 
 /* ---- the operation ---- */
 
-/* Nanoseconds of a whole H100, 16-bit types and fp32, from `vitrun bench --attention` at 197 to
- * 16385 tokens, 12 heads of 64. The dense kernels skip parts of a mask that are empty, which the
- * formula does not know: it errs towards dense, and dense is the safe side. */
-static const vt_attn_costs costs[2] = {{.tile = 0.00195,
-                                        .pair = 0.0007,
-                                        .row = 0.8,
-                                        .reference = 0.0001,
-                                        .launch = 3000,
-                                        .longest = 20,
-                                        .columns_group = {6.4, 8.7},
-                                        .columns_tile = {3.25, 5.2},
-                                        .columns_merge = {14, 30},
-                                        .columns_start = 4000,
-                                        .columns_step = 250},
+/* Nanoseconds of a whole H100, heads of 64. 16-bit types: as `vitrun tune` fitted them, but for
+ * `mask`: how much longer dense takes under a mask depends on where its pairs are, from 0.7 times
+ * (windows, of which it skips what is empty) to 2.5 times (axial); a quarter more is what random
+ * masks cost, near which the choice is. fp32: from tests/bench_sparse_cuda.c. */
+static const vt_attn_costs costs[2] = {{.tile = 0.00201,
+                                        .mask = 0.031,
+                                        .pair = 0.00062,
+                                        .row = 0.86,
+                                        .reference = 0.00038,
+                                        .launch = 8500,
+                                        .longest = 12,
+                                        .columns_group = {2.5, 3.7},
+                                        .columns_tile = {3.66, 5.56},
+                                        .columns_merge = {27, 43},
+                                        .columns_start = 400,
+                                        .columns_step = 95},
                                        {.tile = 0.026,
                                         .pair = 0.0008,
                                         .row = 1,
