@@ -1,11 +1,11 @@
-/* Attention weights, whichever kernel serves a layer: an observer takes each layer's q and k out of a
- * running forward pass and computes
+/* Attention weights, whichever kernel serves a layer: an observer takes each layer's q and k out of
+ * a running forward pass and computes
  *
  *   w[n, k] = softmax over allowed keys k of scale * (q[n] . k[k] + bias)
  *
- * (of differential attention the first softmax less lambda times the second)
- * again on the host, in fp32 with sums in double precision, for the queries asked for. Fused kernels
- * never hold these weights. No N^2 is kept here: rows are handed on in blocks.
+ * (of differential attention the first softmax less lambda times the second) again on the host, in
+ * fp32 with sums in double precision, for the queries asked for. Fused kernels never hold these
+ * weights. No N^2 is kept here: rows are handed on in blocks.
  */
 #include "engine/session.h"
 
