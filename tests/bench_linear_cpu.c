@@ -49,8 +49,7 @@ static engine open_engine(vt_dtype type, int threads, const char *isa, int onedn
     for (int c = 0; c < COPIES; c++) {
         e.w[c] = e.dev->ops->linear_load(e.dev, w, NULL, layer[l].out, layer[l].in, rows, &st);
         vt_mat from = {NULL, type, rows, layer[l].in}, to = {NULL, y, rows, layer[l].out};
-        if (!e.w[c] ||
-            e.dev->ops->prepare_linear(e.stream, to, from, e.w[c], layer[l].e, &st)) {
+        if (!e.w[c] || e.dev->ops->prepare_linear(e.stream, to, from, e.w[c], layer[l].e, &st)) {
             e.dev = NULL; /* not on this machine; a bench may leak */
             return e;
         }
