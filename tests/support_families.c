@@ -85,7 +85,7 @@ static void check(vt_stream *s, vt_mat m, const double *want, double f32, double
 
 /* ---- RMSNorm ---- */
 
-void check_rms(vt_stream *s)
+static void check_rms(vt_stream *s)
 {
     const int cols[] = {1, 3, 8, 17, 33, 64, 768, 1027};
     float x[5 * 1027], gamma[1027];
@@ -105,7 +105,7 @@ void check_rms(vt_stream *s)
 
 /* ---- rotary embedding ---- */
 
-void check_rope(vt_stream *s)
+static void check_rope(vt_stream *s)
 {
     enum { B = 2, X = 2, P = 5, N = X + P, H = 3, D = 12, WIDTH = 3 * H * D };
     float table[H * P * D], x[B * N * WIDTH];
@@ -135,7 +135,7 @@ void check_rope(vt_stream *s)
 
 /* ---- halves, addition ---- */
 
-void check_halves(vt_stream *s)
+static void check_halves(vt_stream *s)
 {
     enum { R = 7 };
     const int cols[] = {1, 5, 8, 16, 33, 100};
@@ -157,7 +157,7 @@ void check_halves(vt_stream *s)
         }
 }
 
-void check_add(vt_stream *s)
+static void check_add(vt_stream *s)
 {
     enum { R = 3, N = 21 };
     float x[R * N], y[R * N];
@@ -179,7 +179,7 @@ void check_add(vt_stream *s)
 /* ---- attention pooling ---- */
 
 /* One query is a row of attention whose other rows are not looked at. */
-void check_latent(vt_stream *s)
+static void check_latent(vt_stream *s)
 {
     enum { B = 2, N = 19, H = 2, D = 70, WIDTH = H * D };
     static float kv[B * N * 2 * WIDTH], query[WIDTH], q[N * D], k[N * D], v[N * D];
@@ -296,10 +296,64 @@ static void check_bias_of(vt_stream *s, int tokens, double density)
     vt_mask_free(&mask->mask);
 }
 
-void check_bias(vt_stream *s)
+static void check_bias(vt_stream *s)
 {
     const int tokens[] = {3, 16, 37, 49, 130};
     for (int i = 0; i < 5; i++)
         for (int density = 0; density < 3; density++)
             check_bias_of(s, tokens[i], density == 2 ? 1 : density ? 0.5 : 0.1);
+}
+
+/* ---- the tests ---- */
+
+static void (*on_all)(void (*check)(vt_stream *));
+
+static void a_norm_without_beta_is_rmsnorm(void **state)
+{
+    (void)state;
+    on_all(check_rms);
+}
+
+static void rope_turns_queries_and_keys_of_patches_only(void **state)
+{
+    (void)state;
+    on_all(check_rope);
+}
+
+static void halves_are_gated_or_subtracted(void **state)
+{
+    (void)state;
+    on_all(check_halves);
+}
+
+static void add_takes_types_that_differ(void **state)
+{
+    (void)state;
+    on_all(check_add);
+}
+
+static void latent_pool_is_attention_of_one_query(void **state)
+{
+    (void)state;
+    on_all(check_latent);
+}
+
+static void every_kernel_adds_the_bias_under_a_mask(void **state)
+{
+    (void)state;
+    on_all(check_bias);
+}
+
+int run_family_tests(void (*each)(void (*check)(vt_stream *)))
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_norm_without_beta_is_rmsnorm),
+        cmocka_unit_test(rope_turns_queries_and_keys_of_patches_only),
+        cmocka_unit_test(halves_are_gated_or_subtracted),
+        cmocka_unit_test(add_takes_types_that_differ),
+        cmocka_unit_test(latent_pool_is_attention_of_one_query),
+        cmocka_unit_test(every_kernel_adds_the_bias_under_a_mask),
+    };
+    on_all = each;
+    return cmocka_run_group_tests(tests, NULL, NULL);
 }

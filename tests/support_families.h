@@ -7,11 +7,7 @@
 
 enum { FAMILY_IMAGES = 2 };
 
-void check_rms(vt_stream *s);    /* a norm without beta is RMSNorm */
-void check_rope(vt_stream *s);   /* queries and keys of patches turn, and nothing else */
-void check_halves(vt_stream *s); /* gated, or subtracted */
-void check_add(vt_stream *s);    /* of types that differ, too */
-void check_latent(vt_stream *s); /* attention pooling is attention of one query */
-void check_bias(vt_stream *s);   /* every kernel adds a relative position bias, under a mask */
+/* The tests of those operations; `each` runs a check on a stream of every kind that the device has. */
+int run_family_tests(void (*each)(void (*check)(vt_stream *)));
 
 #endif
