@@ -4,15 +4,15 @@
  *   w[n, k] = softmax over allowed keys k of scale * (q[n] . k[k] + bias)
  *
  * (of differential attention the first softmax less lambda times the second) again on the host, in
- * fp32 with sums in double precision, for the queries asked for. Fused kernels never hold these
- * weights. No N^2 is kept here: rows are handed on in blocks.
+ * fp32, for the queries asked for. Fused kernels never hold these weights. No N^2 is kept here: rows
+ * are handed on in blocks.
  */
 #include "engine/session.h"
+#include "kernels/attention_weights.h"
 
-#include <math.h>
 #include <string.h>
 
-enum { BLOCK = 32 }; /* queries at a time */
+enum { BLOCK = 48 }; /* queries at a time: whole register tiles of every instruction set */
 
 typedef struct {
     const vitrun_model *model;
@@ -20,110 +20,113 @@ typedef struct {
     vitrun_attention_fn fn;
     void *user;
     float *qkv;        /* [rows of a slice, 3 * heads * head_dim] */
+    float *keys;       /* [images of a slice, heads, head_dim, stride] */
+    size_t stride;     /* tokens, padded */
     vt_attn_bias bias; /* of the layer in hand, in `bias_floats`; table NULL: none */
     float *bias_floats;
     vt_status st;
 } watcher;
 
-typedef struct { /* one head of one image */
-    const watcher *w;
+typedef struct { /* one layer of a slice of images */
+    watcher *w;
     const vt_attn_plan *plan;
-    const vt_mask *mask; /* NULL: every pair is on */
-    const float *qkv;    /* of the image */
-    int image, layer;
-    int head;  /* of the plan's */
-    int named; /* as the model counts */
-} head_of_image;
+    const vt_mask **mask; /* [plan's heads]; NULL: every pair is on */
+    int layer, first, images;
+} layer_job;
 
-/* keys [head_dim, tokens]: so that a row's scores are sums of long rows. */
-static void transpose_keys(const head_of_image *h, float *keys)
+typedef struct {    /* a thread's */
+    uint64_t *bits; /* [BLOCK, words] */
+    float *scores;  /* [BLOCK, stride] */
+    float *weights; /* [BLOCK, tokens] */
+} scratch;
+
+static size_t keys_of_head(const layer_job *j)
 {
-    int n = h->plan->tokens, d = h->plan->head_dim, stride = 3 * h->plan->heads * d;
-    const float *k = h->qkv + (h->plan->heads + h->head) * d;
-    for (int t = 0; t < n; t++)
-        for (int i = 0; i < d; i++)
-            keys[(size_t)i * (size_t)n + (size_t)t] = k[(size_t)t * (size_t)stride + (size_t)i];
+    return (size_t)j->plan->head_dim * j->w->stride;
 }
 
-static void scores_of(const head_of_image *h, const float *keys, int query, float *row)
+/* q of token 0; those of k follow behind the q of all heads. */
+static const float *queries_of(const layer_job *j, int image, int head)
 {
-    int n = h->plan->tokens, d = h->plan->head_dim, stride = 3 * h->plan->heads * d;
-    const float *q = h->qkv + (size_t)query * (size_t)stride + h->head * d;
-    memset(row, 0, (size_t)n * sizeof *row);
-    for (int i = 0; i < d; i++) {
-        float x = q[i] * h->plan->scale;
-        const float *k = keys + (size_t)i * (size_t)n;
-        for (int t = 0; t < n; t++)
-            row[t] += x * k[t];
-    }
-    const vt_attn_bias *b = &h->w->bias;
-    const float *bias = b->table ? b->table + (size_t)h->head * b->stride + b->row[query] : NULL;
-    for (int t = 0; bias && t < n; t++)
-        row[t] += h->plan->scale * bias[b->col[t]];
+    size_t row = 3 * (size_t)j->plan->heads * (size_t)j->plan->head_dim;
+    return j->w->qkv + (size_t)image * (size_t)j->plan->tokens * row +
+           (size_t)head * (size_t)j->plan->head_dim;
 }
 
-/* An empty row stays zero. */
-static void softmax(const head_of_image *h, int query, float *row, uint64_t *bits)
+/* Every head's keys of every image, transposed, so that a row's scores are sums of long rows. */
+static void transpose_keys(const layer_job *j)
 {
-    int n = h->plan->tokens;
-    float top = -INFINITY;
-    double sum = 0;
-    if (h->mask)
-        h->mask->row(h->mask, query, bits);
-    for (int t = 0; t < n; t++) {
-        if (h->mask && !(bits[t / 64] >> t % 64 & 1))
-            row[t] = -INFINITY;
-        top = row[t] > top ? row[t] : top;
-    }
-    for (int t = 0; t < n; t++) {
-        row[t] = top == -INFINITY ? 0 : expf(row[t] - top);
-        sum += row[t];
-    }
-    for (int t = 0; t < n && sum > 0; t++)
-        row[t] = (float)(row[t] / sum);
-}
-
-/* Rows of one softmax, [rows, tokens]; `factor` times them is added. */
-static void add_rows(const head_of_image *h, float *keys, float *one, uint64_t *bits, float factor,
-                     vitrun_attention_rows *rows)
-{
-    int n = h->plan->tokens;
-    float *to = (float *)(uintptr_t)rows->weights;
-    transpose_keys(h, keys);
-    for (int r = 0; r < rows->rows; r++, to += n) {
-        scores_of(h, keys, rows->first + r, one);
-        softmax(h, rows->first + r, one, bits);
-        for (int t = 0; t < n; t++)
-            to[t] += factor * one[t];
+    int heads = j->plan->heads, n = j->plan->tokens, d = j->plan->head_dim;
+#pragma omp parallel for num_threads(j->w->model->dev->threads)
+    for (int at = 0; at < j->images * heads; at++) {
+        const float *k = queries_of(j, at / heads, at % heads) + heads * d;
+        float *to = j->w->keys + (size_t)at * keys_of_head(j);
+        for (int t = 0; t < n; t++, k += 3 * heads * d)
+            for (int i = 0; i < d; i++)
+                to[(size_t)i * j->w->stride + (size_t)t] = k[i];
     }
 }
 
-static int attend_head(const head_of_image *h)
+/* Of queries first .. first + rows: `factor` times their softmax, with `add` on top of what is there. */
+static void weigh(const layer_job *j, int image, int head, int first, int rows, float factor,
+                  bool add, const scratch *s)
 {
-    const vit_model *m = &h->w->model->vit;
-    int n = h->plan->tokens, last = h->w->first + h->w->queries;
-    vt_status st;
-    size_t keys_size = (size_t)n * (size_t)h->plan->head_dim;
-    float *keys =
-        vt_alloc(keys_size + (BLOCK + 1) * (size_t)n, sizeof *keys, "attention weights", &st);
-    uint64_t *bits = keys ? vt_alloc(vt_mask_words(n), sizeof *bits, "mask row", &st) : NULL;
-    float *one = keys ? keys + keys_size : NULL;
-    for (int at = h->w->first; bits && at < last; at += BLOCK) {
-        int count = last - at < BLOCK ? last - at : BLOCK;
-        vitrun_attention_rows rows = {h->image, h->layer, h->named, at, count, one + n};
-        memset(one + n, 0, (size_t)count * (size_t)n * sizeof *one);
-        add_rows(h, keys, one, bits, 1, &rows);
-        if (m->cfg.differential) { /* the copies in between have the other half of the values */
-            head_of_image second = *h;
-            second.head += 2;
-            add_rows(&second, keys, one, bits, -m->block[h->layer].lambda, &rows);
-        }
-        h->w->fn(h->w->user, &rows);
+    const watcher *w = j->w;
+    const vt_attn_plan *p = j->plan;
+    size_t step = 3 * (size_t)p->heads * (size_t)p->head_dim;
+    size_t at = (size_t)image * (size_t)p->heads + (size_t)head;
+    vt_attn_weights v = {
+        .q = queries_of(j, image, head) + (size_t)first * step,
+        .q_step = step,
+        .keys = w->keys + at * keys_of_head(j),
+        .stride = w->stride,
+        .rows = rows,
+        .tokens = p->tokens,
+        .head_dim = p->head_dim,
+        .scale = p->scale,
+        .factor = factor,
+        .add = add,
+        .bias = w->bias.table ? w->bias.table + (size_t)head * w->bias.stride : NULL,
+        .bias_row = w->bias.table ? w->bias.row + first : NULL,
+        .bias_col = w->bias.col,
+        .bits = j->mask[head] ? s->bits : NULL,
+        .words = vt_mask_words(p->tokens),
+        .scores = s->scores,
+        .weights = s->weights,
+    };
+    vt_attention_weights(&v);
+}
+
+/* Some queries of one head, of one image after the other. */
+static void attend_block(const layer_job *j, int head, int first, int rows, const scratch *s)
+{
+    const vit_model *m = &j->w->model->vit;
+    const vt_mask *mask = j->mask[head];
+    for (int r = 0; mask && r < rows; r++)
+        mask->row(mask, first + r, s->bits + (size_t)r * vt_mask_words(j->plan->tokens));
+    for (int i = 0; i < j->images; i++) {
+        vitrun_attention_rows out = {j->first + i, j->layer, head / m->head_copies,
+                                     first,        rows,     s->weights};
+        weigh(j, i, head, first, rows, 1, false, s);
+        if (m->cfg.differential) /* the copies in between have the other half of the values */
+            weigh(j, i, head + 2, first, rows, -m->block[j->layer].lambda, true, s);
+        j->w->fn(j->w->user, &out);
     }
-    int failed = !bits;
-    vt_free(bits);
-    vt_free(keys);
-    return failed;
+}
+
+static int open_scratch(scratch *s, const layer_job *j, vt_status *st)
+{
+    size_t n = (size_t)j->plan->tokens, stride = j->w->stride;
+    s->bits = vt_alloc(BLOCK * vt_mask_words(j->plan->tokens), sizeof *s->bits, "mask rows", st);
+    s->scores = vt_alloc(BLOCK * (stride + n), sizeof *s->scores, "attention weights", st);
+    s->weights = s->scores ? s->scores + BLOCK * stride : NULL;
+    return s->bits && s->scores ? 0 : -1;
+}
+
+static void close_scratch(scratch *s)
+{
+    vt_free(s->bits);
+    vt_free(s->scores);
 }
 
 /* The mask of each of the layer's heads: mask [heads]. */
@@ -140,25 +143,39 @@ static void masks_of(const vt_plans *plans, int layer, const vt_mask **mask)
     }
 }
 
-/* Heads run side by side; the images of one head follow each other. */
+/* Blocks of queries run side by side; the images of one block follow each other. */
+static int attend_blocks(const layer_job *j)
+{
+    const watcher *w = j->w;
+    int copies = w->model->vit.head_copies, heads = j->plan->heads / copies;
+    int blocks = (w->queries + BLOCK - 1) / BLOCK, failed = 0;
+#pragma omp parallel num_threads(w->model->dev->threads) reduction(| : failed)
+    {
+        scratch s;
+        vt_status unused;
+        failed = open_scratch(&s, j, &unused) != 0;
+#pragma omp for schedule(dynamic)
+        for (int i = 0; i < heads * blocks; i++) {
+            int first = w->first + i % blocks * BLOCK, left = w->first + w->queries - first;
+            if (!failed)
+                attend_block(j, i / blocks * copies, first, left < BLOCK ? left : BLOCK, &s);
+        }
+        close_scratch(&s);
+    }
+    return failed;
+}
+
 static void attend_layer(watcher *w, const vt_attn_plan *plan, int layer, int first, int images)
 {
-    int failed = 0, copies = w->model->vit.head_copies;
-    size_t image = (size_t)plan->tokens * 3 * (size_t)plan->heads * (size_t)plan->head_dim;
-    const vt_mask **mask = vt_alloc((size_t)plan->heads, sizeof *mask, "masks", &w->st);
-    if (!mask)
+    layer_job j = {w, plan, NULL, layer, first, images};
+    j.mask = vt_alloc((size_t)plan->heads, sizeof(const vt_mask *), "masks", &w->st);
+    if (!j.mask)
         return;
-    masks_of(&w->model->plans, layer, mask);
-#pragma omp parallel for num_threads(w->model->dev->threads) schedule(dynamic) reduction(| : failed)
-    for (int head = 0; head < plan->heads; head += copies)
-        for (int i = 0; i < images; i++) {
-            head_of_image h = {w,         plan,  mask[head], w->qkv + (size_t)i * image,
-                               first + i, layer, head,       head / copies};
-            failed |= attend_head(&h);
-        }
-    vt_free(mask);
-    if (failed)
+    masks_of(&w->model->plans, layer, j.mask);
+    transpose_keys(&j);
+    if (attend_blocks(&j))
         vt_fail(&w->st, VT_MACHINE, "out of memory (attention weights)");
+    vt_free(j.mask);
 }
 
 /* The observer: at each attention, its input is still there. */
@@ -187,24 +204,32 @@ static int check_queries(const vitrun_context *c, int first, int queries, vt_sta
     return 0;
 }
 
+/* Copies of q, k and v, and of the keys once more, for the images that go through at a time. */
+static int open_buffers(watcher *w, const vitrun_context *c)
+{
+    const vit_model *m = &c->model->vit;
+    size_t images = (size_t)vit_slice(m, c->acts.images), width = (size_t)m->attn_width;
+    size_t n = (size_t)m->tokens;
+    w->stride = (n + VT_WEIGHTS_PAD - 1) / VT_WEIGHTS_PAD * VT_WEIGHTS_PAD;
+    w->qkv = vt_alloc(images * n * 3 * width, sizeof *w->qkv, "q, k and v", &w->st);
+    if (w->qkv)
+        w->keys = vt_alloc(images * width * w->stride, sizeof *w->keys, "keys", &w->st);
+    return w->keys ? 0 : -1;
+}
+
 int vitrun_attend(vitrun_context *c, int count, int first, int queries, vitrun_attention_fn fn,
                   void *user, const vitrun_outputs *out, vitrun_error *err)
 {
-    const vitrun_model *m = c->model;
-    watcher w = {.model = m, .first = first, .queries = queries, .fn = fn, .user = user};
+    watcher w = {.model = c->model, .first = first, .queries = queries, .fn = fn, .user = user};
     vitrun_outputs none = {0};
-    size_t row = 3 * (size_t)m->vit.attn_width;
-    if (check_queries(c, first, queries, &w.st) == 0)
-        w.qkv = vt_alloc((size_t)vit_slice(&m->vit, c->acts.images) * (size_t)m->vit.tokens * row,
-                         sizeof *w.qkv, "q, k and v", &w.st);
-    if (!w.qkv)
-        return vitrun_fail(err, &w.st);
-    c->stream->observe = at_attention;
-    c->stream->observe_user = &w;
-    int failed = vitrun_forward(c, count, out ? out : &none, err);
-    c->stream->observe = NULL;
+    int failed = -1;
+    if (check_queries(c, first, queries, &w.st) == 0 && open_buffers(&w, c) == 0) {
+        c->stream->observe = at_attention;
+        c->stream->observe_user = &w;
+        failed = vitrun_forward(c, count, out ? out : &none, err);
+        c->stream->observe = NULL;
+    }
     vt_free(w.qkv);
-    if (!failed && w.st.code != VT_OK)
-        failed = vitrun_fail(err, &w.st);
-    return failed;
+    vt_free(w.keys);
+    return w.st.code != VT_OK ? vitrun_fail(err, &w.st) : failed;
 }

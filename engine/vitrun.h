@@ -250,7 +250,8 @@ typedef struct {
                              lambda; zeros where a row's mask is empty */
 } vitrun_attention_rows;
 
-/* Called from several threads, but for one head in the order of images, then of queries. */
+/* Called from several threads at once, but never for the same query of one layer and head; for that,
+ * in the order of images. */
 typedef void (*vitrun_attention_fn)(void *user, const vitrun_attention_rows *rows);
 
 /* A forward of `count` images that hands on the weights of `queries` query tokens, from `first` on,

@@ -42,6 +42,11 @@ static const vt_isa *find_isa(const char *name)
     return NULL;
 }
 
+void vt_attention_weights(const vt_attn_weights *w)
+{
+    best_isa()->attention_weights(w);
+}
+
 const char *vt_cpu_isa(void)
 {
     return best_isa()->name;

@@ -2,6 +2,7 @@
 #ifndef VT_CPU_ISA_H
 #define VT_CPU_ISA_H
 
+#include "kernels/attention_weights.h"
 #include "kernels/backend.h"
 
 /* What one thread does at a time: some query tokens of one head of one image. */
@@ -79,6 +80,7 @@ typedef struct {
     void (*reference_scores)(const vt_attn_item *item, int query, float *scores);
     void (*reference_softmax)(const vt_attn_item *item, int query, float *scores);
     void (*reference_product)(const vt_attn_item *item, int query, const float *weights);
+    void (*attention_weights)(const vt_attn_weights *w);
     /* products: the shape of a register tile, packing, and a tile of y */
     int gemm_rows, gemm_columns;
     void (*pack_strip)(float *to, const void *x, vt_dtype type, size_t row, int tokens, int in);
@@ -101,6 +103,7 @@ typedef struct {
     void vt_reference_scores_##isa(const vt_attn_item *item, int query, float *scores);            \
     void vt_reference_softmax_##isa(const vt_attn_item *item, int query, float *scores);           \
     void vt_reference_product_##isa(const vt_attn_item *item, int query, const float *weights);    \
+    void vt_attention_weights_##isa(const vt_attn_weights *w);                                     \
     void vt_pack_strip_##isa(float *to, const void *x, vt_dtype type, size_t row, int tokens,      \
                              int in);                                                              \
     void vt_pack_panel_##isa(void *to, vt_dtype type, const float *w, int outputs, int in);        \

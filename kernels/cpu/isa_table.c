@@ -37,6 +37,7 @@ const vt_isa VT_NAME(vt_isa) = {
     .reference_scores = VT_NAME(vt_reference_scores),
     .reference_softmax = VT_NAME(vt_reference_softmax),
     .reference_product = VT_NAME(vt_reference_product),
+    .attention_weights = VT_NAME(vt_attention_weights),
     .gemm_rows = VT_GEMM_ROWS,
     .gemm_columns = 2 * VL,
     .pack_strip = VT_NAME(vt_pack_strip),
