@@ -234,7 +234,7 @@ static int run_observed(checker *c, vitrun_context *context, int count)
     int failed = vitrun_run_images(context, count, &st);
     context->stream->observe = NULL;
     if (!failed)
-        failed = vitrun_check_finite(context, count, NULL, &st);
+        failed = vitrun_check_finite(context, count, &(vitrun_outputs){0}, &st);
     if (failed && c->st.code == VT_OK)
         c->st = st;
     return c->st.code == VT_OK ? 0 : -1;

@@ -61,10 +61,12 @@ int vitrun_preprocess(const vitrun_model *m, const vitrun_image *image, float *o
 
 /* ---- arrays: .npy (NumPy format 1.0, little-endian fp32, C order) or .safetensors ---- */
 
+enum { MOST_RANK = 8, NPY_HEADER = 320 };
+
 /* Header: magic, version, length, then a dictionary padded so that the data begins at 64. */
-static size_t npy_header(char out[256], const uint64_t *shape, int rank)
+static size_t npy_header(char out[NPY_HEADER], const uint64_t *shape, int rank)
 {
-    char dict[200], dims[120] = "";
+    char dict[256], dims[MOST_RANK * 22 + 1] = "";
     size_t n = 0;
     for (int i = 0; i < rank; i++)
         n += (size_t)snprintf(dims + n, sizeof dims - n, "%llu,%s", (unsigned long long)shape[i],
@@ -72,7 +74,7 @@ static size_t npy_header(char out[256], const uint64_t *shape, int rank)
     int length = snprintf(dict, sizeof dict,
                           "{'descr': '<f4', 'fortran_order': False, 'shape': (%s), }", dims);
     size_t total = (10 + (size_t)length + 1 + 63) / 64 * 64;
-    memset(out, ' ', 256);
+    memset(out, ' ', NPY_HEADER);
     memcpy(out, "\x93NUMPY\x01\x00", 8);
     out[8] = (char)((total - 10) & 0xff);
     out[9] = (char)((total - 10) >> 8);
@@ -84,7 +86,7 @@ static size_t npy_header(char out[256], const uint64_t *shape, int rank)
 static int npy_write(const char *path, const float *data, const uint64_t *shape, int rank,
                      size_t count, vt_status *st)
 {
-    char header[256];
+    char header[NPY_HEADER];
     vt_file_part part[2] = {{header, npy_header(header, shape, rank)},
                             {data, count * sizeof *data}};
     return vt_write_file(path, part, 2, st);
@@ -97,8 +99,8 @@ int vitrun_save_f32(const char *path, const char *name, const float *data, const
     st_entry e = {.name = name, .dtype = ST_F32, .rank = rank, .data = data};
     size_t count = 1;
     int failed = 0;
-    if (rank < 0 || rank > 4)
-        failed = vt_fail(&st, VT_USAGE, "%s: rank %d (expected 0 to 4)", path, rank);
+    if (rank < 0 || rank > MOST_RANK)
+        failed = vt_fail(&st, VT_USAGE, "%s: rank %d (expected 0 to %d)", path, rank, MOST_RANK);
     for (int i = 0; !failed && i < rank; i++) {
         e.shape[i] = shape[i];
         if (!vt_mul(count, shape[i], &count))

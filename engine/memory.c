@@ -44,7 +44,7 @@ int vitrun_memory_plan(const vitrun_model *m, int batch, vitrun_memory *memory, 
         return vitrun_fail(err, &st);
     }
     *memory = (vitrun_memory){.weights_bytes = m->vit.bytes,
-                              .activations_bytes = vit_acts_bytes(&m->vit, batch),
+                              .activations_bytes = vit_acts_bytes(&m->vit, batch, m->want),
                               .masks_bytes = m->plans.mask_bytes,
                               .attention_bytes = attention,
                               .scratch_bytes = stream > attention ? stream - attention : 0};

@@ -138,6 +138,8 @@ static int describe(vitrun_model *m, vt_status *st)
     i->width = c->width, i->hidden = m->vit.hidden;
     i->tokens = m->vit.tokens, i->prefix_tokens = m->vit.prefix;
     i->grid_h = m->vit.grid_h, i->grid_w = m->vit.grid_w;
+    i->intermediates = m->wanted;
+    i->intermediate_count = m->want.count;
     i->image_height = c->img_h, i->image_width = c->img_w, i->channels = c->channels;
     i->classes = c->classes, i->outputs = m->vit.outputs;
     i->parameters = m->vit.parameters;
@@ -184,7 +186,9 @@ static int load(vitrun_model *m, const vitrun_options *o, const st_reader *r, vt
         vit_check(&needs, &m->cfg.vit, r, o->weights, m->dev->dtype, st))
         return -1;
     vit_shape(&m->vit, &m->cfg.vit, m->dev);
-    uint64_t least = needs.bytes + vit_acts_bytes(&m->vit, m->planned_images);
+    if (vitrun_want_intermediates(m, o, st))
+        return -1;
+    uint64_t least = needs.bytes + vit_acts_bytes(&m->vit, m->planned_images, m->want);
     if (vitrun_check_memory(m, least, st) || vitrun_check_device(m, least, st) ||
         load_masks(m, o, st) || plan(m, o, st) ||
         vitrun_check_memory(m, least + m->plans.mask_bytes, st))
@@ -243,7 +247,7 @@ static int open_variant(vitrun_model *m, const vitrun_model *base, const vitrun_
     m->vit = base->vit;
     m->planned_images = o->batch ? o->batch : base->planned_images;
     m->max_memory = o->max_memory;
-    if (load_masks(m, o, st) || plan(m, o, st))
+    if (vitrun_want_intermediates(m, o, st) || load_masks(m, o, st) || plan(m, o, st))
         return -1;
     add_biases(m);
     return warn(m, st) || describe(m, st) ? -1 : 0;
@@ -285,6 +289,7 @@ void vitrun_close(vitrun_model *m)
         vt_free(m->warning[i]);
     vt_free(m->warning);
     vt_free(m->facts);
+    vt_free(m->wanted);
     vt_plans_free(&m->plans);
     vt_masks_free(m->masks);
     if (!m->shares)

@@ -63,7 +63,7 @@ vitrun_context *vitrun_context_open(const vitrun_model *model, int batch, vitrun
     if (c) {
         c->model = model;
         c->stream = model->dev->ops->stream_open(model->dev, &st);
-        if (!c->stream || vit_acts_alloc(&c->acts, &model->vit, batch, &st) ||
+        if (!c->stream || vit_acts_alloc(&c->acts, &model->vit, batch, model->want, &st) ||
             host_buffers(c, batch, &st) || prepare(c, batch, &st)) {
             vitrun_context_close(c);
             c = NULL;
@@ -225,12 +225,14 @@ static int name_culprit(vitrun_context *c, int count, vt_status *st)
                    who.found ? who.name : "the logits");
 }
 
-int vitrun_check_finite(vitrun_context *c, int count, const float *tokens, vt_status *st)
+int vitrun_check_finite(vitrun_context *c, int count, const vitrun_outputs *out, vt_status *st)
 {
     const vit_model *m = &c->model->vit;
-    size_t n = (size_t)count, width = (size_t)m->cfg.width;
+    size_t n = (size_t)count, tokens = n * (size_t)m->tokens * (size_t)m->cfg.width;
     if (all_finite(c->logits, n * (size_t)m->outputs) &&
-        (!tokens || all_finite(tokens, n * (size_t)m->tokens * width)))
+        (!out->tokens || all_finite(out->tokens, tokens)) &&
+        (!out->intermediates ||
+         all_finite(out->intermediates, n * vitrun_intermediate_floats(c->model))))
         return 0;
     return name_culprit(c, count, st);
 }
@@ -251,7 +253,8 @@ static int copy_outputs(vitrun_context *c, int count, const vitrun_outputs *out,
     size_t rows = (size_t)count * (size_t)m->tokens;
     vt_mat x = {c->acts.x, dev->residual, rows, m->cfg.width};
     if ((out->tokens && dev->ops->download(dev, out->tokens, x, st)) ||
-        vitrun_check_finite(c, count, out->tokens, st))
+        (out->intermediates && vitrun_fetch_intermediates(c, count, out->intermediates, st)) ||
+        vitrun_check_finite(c, count, out, st))
         return -1;
     if (out->logits)
         memcpy(out->logits, c->logits, (size_t)count * (size_t)m->outputs * sizeof(float));

@@ -5,6 +5,7 @@
  *   device.c     which device a text means
  *   memory.c     planned memory
  *   run.c        contexts, the forward pass, the profile
+ *   intermediates.c  outputs of chosen blocks
  *   attend.c     attention weights out of a forward pass
  *   check.c      every kernel on the same q, k, v
  *   mask_api.c   masks without a model: numbers, drawings, files
@@ -27,6 +28,8 @@ struct vitrun_model {
     vt_plans plans;
     int planned_images;
     uint64_t max_memory;
+    int *wanted; /* [want.count]: blocks whose outputs are handed over */
+    vit_intermediates want;
     vitrun_info info;
     vitrun_fact *facts;
     char **warning;
@@ -58,9 +61,16 @@ int vitrun_check_memory(const vitrun_model *m, uint64_t needed, vt_status *st);
 /* The same where `more` bytes are more than the device has left. */
 int vitrun_check_device(const vitrun_model *m, uint64_t more, vt_status *st);
 
-/* After a run: fails (VT_INPUT) and names the first operation to blame where a logit, or where
- * `tokens` (the tokens of the last run, or NULL) a token, is not finite. */
-int vitrun_check_finite(vitrun_context *c, int count, const float *tokens, vt_status *st);
+/* Fills m->want as the options say. */
+int vitrun_want_intermediates(vitrun_model *m, const vitrun_options *o, vt_status *st);
+/* The floats of one image's intermediates. */
+size_t vitrun_intermediate_floats(const vitrun_model *m);
+/* Those of the last run, of `count` images: to [count, wanted, N, D]. */
+int vitrun_fetch_intermediates(const vitrun_context *c, int count, float *to, vt_status *st);
+
+/* After a run: fails (VT_INPUT) and names the first operation to blame where a logit, or one of the
+ * tokens or intermediates that `out` has got, is not finite. */
+int vitrun_check_finite(vitrun_context *c, int count, const vitrun_outputs *out, vt_status *st);
 
 /* Prepares the stream for `count` images, runs them, waits. Logits and pooled features are then in
  * the host's buffers, tokens in the device's. */

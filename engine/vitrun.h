@@ -79,8 +79,11 @@ typedef struct {
                             the CPU */
     int threads;       /* 0: the cores that this process may use */
     int batch;         /* images a forward pass that dispatch plans for; 0: 1 */
-    const char *labels;  /* file of class names, one a line, or NULL */
-    uint64_t max_memory; /* bytes; 0: no limit. Refused before allocating when exceeded */
+    const char *labels;        /* file of class names, one a line, or NULL */
+    uint64_t max_memory;       /* bytes; 0: no limit. Refused before allocating when exceeded */
+    const char *intermediates; /* blocks whose outputs are wanted: "2,5,8,11", "8-", "all", or
+                                  "last:4"; NULL: none */
+    int intermediate_norm;     /* these under the model's final norm (timm's norm=True) */
 } vitrun_options;
 
 /* The device that a model would be opened on with these two options: "cpu" or "cuda"; NULL with err
@@ -95,8 +98,8 @@ VITRUN_API vitrun_model *vitrun_open(const vitrun_options *options, vitrun_error
 VITRUN_API void vitrun_close(vitrun_model *model); /* NULL is fine; close its contexts first */
 
 /* The same weights under other masks, without loading them again. Of the options only masks,
- * threshold, dispatch, kernel, batch (0: the model's) and max_memory count; `weights` must be set,
- * but is not read. Close a variant before `model`; variants of one model are opened and closed by
+ * threshold, dispatch, kernel, batch (0: the model's), max_memory and intermediates count; `weights`
+ * must be set, but is not read. Close a variant before `model`; variants of one model are opened and closed by
  * one thread at a time. */
 VITRUN_API vitrun_model *vitrun_variant(const vitrun_model *model, const vitrun_options *options,
                                         vitrun_error *err);
@@ -123,6 +126,8 @@ typedef struct {
     double density_threshold; /* the document-wide one in force */
     int measured_costs; /* predicted times rest on what vitrun_tune measured on this device (else on
                            built-in constants) */
+    const int *intermediates; /* blocks whose outputs a forward can hand over, ascending, from 0 */
+    int intermediate_count;
 } vitrun_info;
 
 VITRUN_API const vitrun_info *vitrun_info_get(const vitrun_model *model);
@@ -210,6 +215,8 @@ typedef struct {     /* each may be NULL; caller's memory, fp32 */
     float *logits;   /* [count, outputs] */
     float *features; /* [count, width]: pooled, before the head (timm's pre_logits) */
     float *tokens;   /* [count, tokens, width]: after the final norm (timm's forward_features) */
+    float *intermediates; /* [count, intermediate_count, tokens, width]: what these blocks give
+                             (timm's forward_intermediates), prefix tokens first */
 } vitrun_outputs;
 
 /* Runs the first `count` images of the input buffer. Non-finite results are an error

@@ -219,6 +219,24 @@ static void classify(vt_stream *s, const vit_model *m, const vit_acts *a)
     }
 }
 
+/* Keeps a copy of what block `layer` gives, where it is wanted. */
+static void keep(vt_stream *s, const vit_model *m, const vit_acts *a, int layer)
+{
+    const vt_mat x = residual(s, m, a);
+    size_t rows = (size_t)a->images * (size_t)m->tokens;
+    for (int i = 0; i < a->want.count; i++) {
+        if (a->want.layer[i] != layer)
+            continue;
+        vt_mat before = mat(a->kept, x.type, (size_t)i * rows, x.cols);
+        vt_mat y =
+            slice_of(s, behind(a->kept, vt_mat_bytes(before)), x.type, (size_t)m->tokens, x.cols);
+        if (a->want.norm && m->norm.gamma)
+            norm(s, "intermediate_norm", y, x, m->norm, m->cfg.norm_eps);
+        else
+            op_cast(s, y, x);
+    }
+}
+
 static void forward_slice(vt_stream *s, const vit_model *m, const vit_acts *a,
                           const vt_attn_plan *const *plan)
 {
@@ -234,6 +252,7 @@ static void forward_slice(vt_stream *s, const vit_model *m, const vit_acts *a,
         attend(s, m, b, a, plan[i]);
         if (!parallel)
             mlp(s, m, b, a);
+        keep(s, m, a, i);
     }
     s->layer = -1;
     norm(s, "norm", x, x, m->norm, m->cfg.norm_eps);
@@ -259,7 +278,7 @@ typedef struct {
     void **p;
 } buffer;
 
-enum { BUFFERS = 8 };
+enum { BUFFERS = 9 };
 
 static size_t larger(size_t a, size_t b)
 {
@@ -272,7 +291,8 @@ int vit_slice(const vit_model *m, int images)
     return slice < 1 ? 1 : slice < images ? slice : images;
 }
 
-/* The one table of activation memory: vit_acts_bytes adds it up, vit_acts_alloc takes it. */
+/* The one table of activation memory, with room for the blocks of a->want: vit_acts_bytes adds it
+ * up, vit_acts_alloc takes it. */
 static void buffers(buffer out[BUFFERS], vit_acts *a, const vit_model *m, int images)
 {
     const vit_config *c = &m->cfg;
@@ -296,14 +316,15 @@ static void buffers(buffer out[BUFFERS], vit_acts *a, const vit_model *m, int im
         {m->head_dist ? b * width * 4 : 0, (void **)&a->pooled2},
         {slice * width * type, &a->operand},
         {b * (size_t)m->outputs * 4, (void **)&a->logits},
+        {(size_t)a->want.count * b * (size_t)m->tokens * width * stream, &a->kept},
     };
     for (int i = 0; i < BUFFERS; i++)
         out[i] = table[i];
 }
 
-size_t vit_acts_bytes(const vit_model *m, int images)
+size_t vit_acts_bytes(const vit_model *m, int images, vit_intermediates want)
 {
-    vit_acts a;
+    vit_acts a = {.want = want};
     buffer table[BUFFERS];
     buffers(table, &a, m, images);
     size_t sum = 0;
@@ -313,12 +334,13 @@ size_t vit_acts_bytes(const vit_model *m, int images)
 }
 
 /* One block for all. */
-int vit_acts_alloc(vit_acts *a, const vit_model *m, int images, vt_status *st)
+int vit_acts_alloc(vit_acts *a, const vit_model *m, int images, vit_intermediates want,
+                   vt_status *st)
 {
     buffer table[BUFFERS];
-    *a = (vit_acts){.images = images, .slice = vit_slice(m, images)};
+    *a = (vit_acts){.images = images, .slice = vit_slice(m, images), .want = want};
     buffers(table, a, m, images);
-    a->bytes = vit_acts_bytes(m, images);
+    a->bytes = vit_acts_bytes(m, images, want);
     a->block = m->dev->ops->alloc(m->dev, a->bytes, "activations", st);
     char *at = a->block;
     for (int i = 0; at && i < BUFFERS; at += aligned(table[i].bytes), i++)

@@ -104,6 +104,13 @@ int vit_resample_grid(float *out, int out_h, int out_w, const float *in, int in_
                       int width, vit_resampling how, vt_status *st);
 
 /* ---- running ---- */
+/* Blocks whose outputs are kept: as they leave the block, or under the model's final norm. */
+typedef struct {
+    const int *layer; /* [count], ascending */
+    int count;
+    bool norm;
+} vit_intermediates;
+
 /* Buffers of one stream, for up to `images` images, of which `slice` (S) go through the model at a
  * time: as many as the device's cache likes (vt_device.slice_tokens). Buffers whose lives do not
  * overlap share memory: `wide` is cols and embed, then qkv, then hid, in turn; `narrow` is xn, then
@@ -118,7 +125,9 @@ typedef struct {
     float *pooled2; /* [B, D], distilled models: the distillation token's */
     void *operand;  /* [S, D] in the device's type, for the head */
     float *logits;  /* [B, outputs] */
-    void *block;    /* of `bytes` bytes, in which all of these lie */
+    void *kept;     /* [want.count, B * N, D] in the device's residual type */
+    vit_intermediates want;
+    void *block; /* of `bytes` bytes, in which all of these lie */
     size_t bytes;
 } vit_acts;
 
@@ -126,13 +135,15 @@ typedef struct {
 int vit_slice(const vit_model *m, int images);
 
 /* Bytes that vit_acts_alloc takes, without taking them. */
-size_t vit_acts_bytes(const vit_model *m, int images);
-int vit_acts_alloc(vit_acts *a, const vit_model *m, int images, vt_status *st);
+size_t vit_acts_bytes(const vit_model *m, int images, vit_intermediates want);
+/* The list in `want` must outlive the buffers. */
+int vit_acts_alloc(vit_acts *a, const vit_model *m, int images, vit_intermediates want,
+                   vt_status *st);
 void vit_acts_free(vit_acts *a, vt_device *dev);
 
 /* One forward pass of s->images images from a->input, slice by slice: a->logits, a->pooled
- * (features) and a->x (all tokens after the final norm) hold the results. plan: [layers]. Errors
- * are sticky in s. */
+ * (features), a->x (all tokens after the final norm) and a->kept hold the results. plan: [layers].
+ * Errors are sticky in s. */
 void vit_forward(vt_stream *s, const vit_model *m, const vit_acts *a,
                  const vt_attn_plan *const *plan);
 

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -34,7 +35,8 @@ static void within(const char *what, json_t *want, const float *got, size_t n, d
                  tolerance);
 }
 
-static vitrun_model *open_case(const char *weights, json_t *c, const golden_variant *v)
+/* With the outputs of all blocks, where the file has them; under the final norm if `normed`. */
+static vitrun_model *open_case(const char *weights, json_t *c, const golden_variant *v, bool normed)
 {
     char path[512], mask_path[512];
     vitrun_options o;
@@ -45,6 +47,8 @@ static vitrun_model *open_case(const char *weights, json_t *c, const golden_vari
     o.device = v->device;
     o.dtype = v->dtype;
     o.threads = 1;
+    o.intermediates = json_object_get(c, "intermediates") ? "all" : NULL;
+    o.intermediate_norm = normed;
     json_t *masks = json_object_get(c, "masks"), *size = json_object_get(c, "img_size");
     if (json_is_string(masks)) {
         snprintf(mask_path, sizeof mask_path, FOLDER "%s", json_string_value(masks));
@@ -83,17 +87,40 @@ static void check_tokens(const vitrun_info *info, json_t *c, const float *tokens
         within("pooled", pooled, features, (size_t)info->width, tolerance);
 }
 
+/* The first and the last token of each block. */
+static void check_intermediates(const vitrun_info *info, json_t *blocks, const float *got,
+                                double tolerance)
+{
+    size_t width = (size_t)info->width, tokens = (size_t)info->tokens, i;
+    json_t *block;
+    assert_int_equal(json_array_size(blocks), info->intermediate_count);
+    json_array_foreach(blocks, i, block)
+    {
+        const float *first = got + i * tokens * width;
+        within("a block's first token", json_array_get(block, 0), first, width, 10 * tolerance);
+        within("a block's last token", json_array_get(block, 1), first + (tokens - 1) * width,
+               width, 10 * tolerance);
+    }
+}
+
 static void run_case(const char *weights, const vitrun_image *image, json_t *c,
-                     const golden_variant *v)
+                     const golden_variant *v, bool normed)
 {
     vitrun_error err;
-    vitrun_model *m = open_case(weights, c, v);
+    vitrun_model *m = open_case(weights, c, v, normed);
     const vitrun_info *info = vitrun_info_get(m);
     vitrun_context *context = vitrun_context_open(m, 1, &err);
     float *logits = calloc((size_t)info->outputs, sizeof *logits);
     float *features = calloc((size_t)info->width, sizeof *features);
     float *tokens = calloc((size_t)info->tokens * (size_t)info->width, sizeof *tokens);
-    vitrun_outputs out = {.logits = logits, .features = features, .tokens = tokens};
+    json_t *blocks = json_object_get(c, normed ? "intermediates_norm" : "intermediates");
+    float *between =
+        blocks
+            ? calloc((size_t)info->intermediate_count * (size_t)info->tokens * (size_t)info->width,
+                     sizeof *between)
+            : NULL;
+    vitrun_outputs out = {
+        .logits = logits, .features = features, .tokens = tokens, .intermediates = between};
     char name[600];
 
     if (!context)
@@ -107,6 +134,9 @@ static void run_case(const char *weights, const vitrun_image *image, json_t *c,
              v->kernel ? v->kernel : "auto", v->device, v->dtype);
     within(name, json_object_get(c, "logits"), logits, (size_t)info->outputs, v->tolerance);
     check_tokens(info, c, tokens, features, v->tolerance);
+    if (blocks)
+        check_intermediates(info, blocks, between, v->tolerance);
+    free(between);
     free(logits);
     free(features);
     free(tokens);
@@ -128,7 +158,12 @@ static int run_file(const char *name, const golden_variant *v)
     json_t *cases = json_object_get(file, "cases"), *c;
     size_t i;
     json_array_foreach(cases, i, c)
-        run_case(json_string_value(json_object_get(file, "weights")), &image, c, v);
+    {
+        const char *weights = json_string_value(json_object_get(file, "weights"));
+        run_case(weights, &image, c, v, false);
+        if (json_object_get(c, "intermediates_norm"))
+            run_case(weights, &image, c, v, true);
+    }
     int n = (int)json_array_size(cases);
     vitrun_image_free(&image);
     json_decref(file);

@@ -5,12 +5,15 @@
     compare_timm.py eva02_base_patch14_448.mim_in22k_ft_in22k_in1k --pretrained --image photos/
     compare_timm.py vit_small_patch16_224 beit_base_patch16_224 --mask-config masks.json
     compare_timm.py vit_base_patch16_224 --device cuda --dtype fp16
+    compare_timm.py vit_small_patch14_reg4_dinov2 --features
 
 For each model: timm builds it and loads its weights from the hub, or every parameter is drawn anew;
 export_timm.py writes it; vitrun runs it on the image, or on all of a folder, unmasked and under each
 mask configuration; timm computes the same in float64. Prints a line a case: the largest difference
-of a logit (of a feature, where the model has no head), relative to the largest of them. Exit status
-1 if one is over --allowed, or if vitrun fails.
+of a logit (of a feature, where the model has no head), relative to the largest of them. With
+--features also what --features FILE writes: pooled features (timm's forward_head with pre_logits),
+all tokens (forward_features), and what every block gives (forward_intermediates), with and without
+the final norm. Exit status 1 if one is over --allowed, or if vitrun fails.
 
 On a GPU the dense case is judged by PyTorch in the same type, on the same GPU, over --images random
 pictures: vitrun's root mean square distance from float64 must be at most 1.05 times PyTorch's.
@@ -31,6 +34,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.numpy import load_file
 
 import timm_masks
 from export_timm import Unsupported, export
@@ -50,21 +54,55 @@ def pictures(path):
     return [os.path.join(path, name) for name in found]
 
 
-def vitrun_logits(args, weights, images, masks=None):
-    """What the program prints as logits, [images, outputs]; raises RuntimeError with its message."""
-    command = [args.vitrun, '--weights', weights, '--json', '--logits', '--dtype', args.dtype]
-    command += ['--device', args.device] + args.option
+def vitrun(args, weights, images, masks, *options):
+    """What the program prints; raises RuntimeError with its message."""
+    command = [args.vitrun, '--weights', weights, '--dtype', args.dtype, '--device', args.device]
+    command += [*args.option, *options]
     if masks:
         command += ['--mask-config', masks]
     done = subprocess.run([*command, *images], capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f'exit status {done.returncode}: {done.stderr.strip()}')
-    return np.array([result['logits'] for result in json.loads(done.stdout)['results']])
+    return done.stdout
+
+
+def vitrun_logits(args, weights, images, masks=None):
+    """[images, outputs]"""
+    document = json.loads(vitrun(args, weights, images, masks, '--json', '--logits'))
+    return np.array([result['logits'] for result in document['results']])
+
+
+def vitrun_features(args, weights, images, masks, file):
+    """What --features writes into `file`, by name: pooled, tokens, layerL, layerL normed."""
+    found = {}
+    for options, names in (([], '{}'), (['--tokens'], '{}'),
+                           (['--intermediate', 'all', '--prefix-tokens'], '{}'),
+                           (['--intermediate', 'all', '--prefix-tokens', '--norm'], '{} normed')):
+        vitrun(args, weights, images, masks, '--features', file, *options)
+        found.update({names.format(name): value for name, value in load_file(file).items()})
+    return found
 
 
 @torch.no_grad()
-def timm_logits(model, pixels, config):
-    """float64 logits of `model` under the mask configuration file `config` (or None)."""
+def timm_features(model, pixels, config):
+    """The same of timm, in float64."""
+    found, prefix = {}, model.num_prefix_tokens > 0
+    with masked(model, config):
+        tokens = model.forward_features(pixels)
+        found['tokens'], found['features'] = tokens, model.forward_head(tokens, pre_logits=True)
+        for norm, names in ((False, '{}'), (True, '{} normed')):
+            blocks = model.forward_intermediates(pixels, norm=norm, return_prefix_tokens=prefix,
+                                                 output_fmt='NLC', intermediates_only=True)
+            for i, block in enumerate(blocks):
+                patches, first = block if prefix else (block, None)
+                found[names.format(f'layer{i}')] = patches
+                if prefix:
+                    found[names.format(f'layer{i}.prefix')] = first
+    return {name: value.numpy() for name, value in found.items()}
+
+
+def masked(model, config):
+    """`model` under the mask configuration file `config` (or None), as a context."""
     masks = [None] * len(model.blocks)
     if config:
         attns = timm_masks.attentions(model.blocks[0])
@@ -74,7 +112,13 @@ def timm_logits(model, pixels, config):
                                        len(attns) * attns[0].num_heads, model.num_prefix_tokens,
                                        model.patch_embed.grid_size,
                                        os.path.dirname(config) or '.')
-    with timm_masks.masked(model, masks):
+    return timm_masks.masked(model, masks)
+
+
+@torch.no_grad()
+def timm_logits(model, pixels, config):
+    """float64 logits of `model` under the mask configuration file `config` (or None)."""
+    with masked(model, config):
         return np.concatenate([model(one[None]).numpy() for one in pixels])
 
 
@@ -136,6 +180,13 @@ def compare(name, args, folder):
             continue
         largest = np.abs(expected).max(1, keepdims=True)
         difference = (np.abs(found - expected) / largest).max()
+        if args.features:
+            theirs = timm_features(model, torch.stack(pixels), config)
+            ours = vitrun_features(args, weights, images, config,
+                                   os.path.join(folder, 'features.safetensors'))
+            assert ours.keys() == theirs.keys(), ours.keys() ^ theirs.keys()
+            difference = max(difference, *(np.abs(ours[name] - value).max() / np.abs(value).max()
+                                           for name, value in theirs.items()))
         good = difference <= args.allowed
         failed += not good
         print(f'{case} {difference:.2e}  {"ok" if good else "TOO FAR"}', flush=True)
@@ -152,6 +203,8 @@ def main():
     parser.add_argument('--image', help='an image, or a folder of images (default: a made-up one)')
     parser.add_argument('--mask-config', action='append', default=[], metavar='FILE',
                         help='compare under these masks too; may be repeated')
+    parser.add_argument('--features', action='store_true',
+                        help='compare pooled features, tokens and intermediate layers too')
     parser.add_argument('--allowed', type=float, default=1e-4, help='default: %(default)s')
     parser.add_argument('--dtype', default='fp32')
     parser.add_argument('--images', type=int, default=8,

@@ -272,7 +272,7 @@ SIZES = {
     'relpos': [(72, 72)],
     'sapiens2': [(48, 80)],
 }
-FEATURES = ('vit', 'dinov2_reg4')  # tokens and pooled features are written too
+FEATURES = ('vit', 'dinov2_reg4')  # tokens are written too
 
 # Mask configurations, written to masks/NAME.json. Keys fit any depth from 2; per_head needs two heads.
 NEAR, CROSS = {'type': 'local_2d', 'distance': 2}, {'type': 'axial_2d'}
@@ -401,15 +401,32 @@ def resized(model, arch, size):
     return other.double()
 
 
+def intermediates(model, pixels, norm):
+    """[layers][2][width]: the first and the last token that each block gives, in 7 digits."""
+    blocks = model.forward_intermediates(pixels, norm=norm, output_fmt='NLC',
+                                         return_prefix_tokens=model.num_prefix_tokens > 0,
+                                         intermediates_only=True)
+    ends = []
+    for block in blocks:
+        patches, prefix = block if isinstance(block, tuple) else (block, block)
+        ends.append([[float(f'{x:.7g}') for x in token.tolist()]
+                     for token in (prefix[0, 0], patches[0, -1])])
+    return ends
+
+
 @torch.no_grad()
-def run(model, pixels, masks, features=False):
-    """One case's results: logits, and tokens and pooled features if asked for."""
+def run(model, pixels, masks, outputs=()):
+    """One case's results: logits, and those of `outputs`."""
     with timm_masks.masked(model, masks):
         tokens = model.forward_features(pixels)
         found = {'logits': model.forward_head(tokens)[0].tolist()}
-        if features:
+        if 'pooled' in outputs:
             found['pooled'] = model.forward_head(tokens, pre_logits=True)[0].tolist()
+        if 'tokens' in outputs:
             found['tokens'] = tokens[0].tolist()
+        if 'intermediates' in outputs:
+            found['intermediates'] = intermediates(model, pixels, norm=False)
+            found['intermediates_norm'] = intermediates(model, pixels, norm=True)
     return found
 
 
@@ -462,7 +479,7 @@ def make(name, folder, image):
     double = copy.deepcopy(model).double()
     check(double)
 
-    def case(masks_name, size, features=False):
+    def case(masks_name, size):
         m = (resized(model, config['architecture'], size) if size else double).eval()
         shape = size or m.patch_embed.img_size
         pixels = transform(config['pretrained_cfg'], shape)(picture).double()[None]
@@ -472,12 +489,14 @@ def make(name, folder, image):
             masks = timm_masks.layer_masks(document, depth, heads, m.num_prefix_tokens,
                                            m.patch_embed.grid_size, os.path.join(folder, 'masks'))
         tokens = m.num_prefix_tokens + m.patch_embed.num_patches
+        outputs = [] if size or masks_name not in (None, 'axial') else ['pooled', 'intermediates']
+        outputs += ['tokens'] if name in FEATURES and not size and not masks_name else []
         cases.append(dict(masks=f'masks/{masks_name}.json' if masks_name else None,
                           img_size=list(size) if size else None,
                           pairs=[allowed_pairs(mask, heads, tokens) for mask in masks],
-                          **run(m, pixels, masks, features)))
+                          **run(m, pixels, masks, outputs)))
 
-    case(None, None, name in FEATURES)
+    case(None, None)
     for masks_name in FEW_MASKS if name in FAMILIES else CONFIGS:
         if masks_name != 'per_head' or heads > 1:
             case(masks_name, None)

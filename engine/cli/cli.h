@@ -6,6 +6,7 @@
  *   table.c     aligned columns of text
  *   report.c    what several commands say about a model, its layers, its memory
  *   files.c     image arguments -> files
+ *   features.c  what run keeps of each image, and its file
  *   opening.c   options -> an open model
  *   study.c     points run, kept and written: what sweep and sensitivity share
  *   run.c info.c mask.c check.c bench.c bench_attention.c tune.c eval.c sweep.c sensitivity.c
@@ -61,7 +62,8 @@ typedef struct {
     uint64_t max_memory; /* 0: no limit */
     /* run */
     int topk, json, logits, tokens, profile;
-    const char *features, *maps;
+    const char *features, *maps, *intermediate;
+    int norm, reshape, prefix_tokens; /* of --intermediate */
     int rollout;
     /* info, mask, bench */
     int list;
@@ -259,6 +261,17 @@ int cli_ends_with(const char *path, const char *ending);
 /* Folders become their files in bytewise order; errors of folders become bad files. -1: usage. */
 int cli_files_open(cli_files *files, const cli_list *arguments, vitrun_error *err);
 void cli_files_close(cli_files *files);
+
+/* ---- features of images, for --features ---- */
+typedef struct cli_features cli_features;
+
+int cli_features_check(const cli_options *o, vitrun_error *err);
+/* Room for those of `images` images; NULL with err set where there is none. */
+cli_features *cli_features_new(const cli_options *o, const vitrun_info *info, size_t images,
+                               vitrun_error *err);
+void cli_features_put(cli_features *f, const vte_result *r);
+int cli_features_save(cli_features *f, vitrun_error *err); /* of no image: no file */
+void cli_features_free(cli_features *f);                   /* NULL is fine */
 
 /* ---- studies ---- */
 typedef struct {

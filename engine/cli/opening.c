@@ -33,6 +33,8 @@ int cli_model_options(const cli_options *o, int batch, vitrun_options *out, vitr
     out->batch = batch;
     out->labels = o->labels;
     out->max_memory = o->max_memory;
+    out->intermediates = o->intermediate;
+    out->intermediate_norm = o->norm;
     return 0;
 }
 

@@ -132,6 +132,16 @@ const cli_option cli_option_table[] = {
      "image that could be used, in order"},
     {NULL, "tokens", NULL, OPT_FLAG, FIELD(tokens), 0, 0, NULL, CMD_RUN,
      "with --features: all tokens after the final norm instead"},
+    {NULL, "intermediate", "LAYERS", OPT_TEXT, FIELD(intermediate), 0, 0, NULL, CMD_RUN,
+     "with --features: the patch tokens that these blocks give instead:\n"
+     "2,5,8,11 or 8- or all, counted from 0; or last:4"},
+    {NULL, "norm", NULL, OPT_FLAG, FIELD(norm), 0, 0, NULL, CMD_RUN,
+     "with --intermediate: after the final norm"},
+    {NULL, "reshape", NULL, OPT_FLAG, FIELD(reshape), 0, 0, NULL, CMD_RUN,
+     "with --intermediate: as maps [width, rows, columns]"},
+    {NULL, "prefix-tokens", NULL, OPT_FLAG, FIELD(prefix_tokens), 0, 0, NULL, CMD_RUN,
+     "with --intermediate: the class and register tokens too, as tensors\n"
+     "of their own (.safetensors)"},
     {NULL, "attention", "DIR", OPT_TEXT, FIELD(maps), 0, 0, NULL, CMD_RUN,
      "write what a query attends to, of each image, layer and head:\n"
      "attention.npy, and laid over the image as .png, a folder each"},

@@ -22,10 +22,9 @@ typedef struct {
     vitrun_context *context; /* the first: the profile counts in it */
     int batch;
     size_t good, bad;
-    int streams;          /* results do not wait for the end */
-    struct scored *order; /* [outputs] */
-    float *saved;         /* [good, saved_row] */
-    size_t saved_row, saved_capacity;
+    int streams;            /* results do not wait for the end */
+    struct scored *order;   /* [outputs] */
+    cli_features *features; /* NULL: not asked for */
 } run_state;
 
 /* ---- classes ---- */
@@ -114,23 +113,6 @@ static void result_text(run_state *s, const vte_result *r)
     fputs(s->info->outputs > 4 ? " ...\n" : "\n", f);
 }
 
-static int save_row(run_state *s, const float *row, vitrun_error *err)
-{
-    if (s->good == s->saved_capacity) {
-        size_t capacity = 2 * s->saved_capacity + 16;
-        float *saved = NULL;
-        if (capacity <= SIZE_MAX / sizeof *saved / s->saved_row)
-            saved = realloc(s->saved, capacity * s->saved_row * sizeof *saved);
-        if (!saved)
-            return vte_fail(err, VITRUN_MACHINE, "out of memory (features of %zu images)",
-                            s->files->count);
-        s->saved = saved;
-        s->saved_capacity = capacity;
-    }
-    memcpy(s->saved + s->good * s->saved_row, row, s->saved_row * sizeof *row);
-    return 0;
-}
-
 static int on_result(void *user, const vte_result *r, vitrun_error *err)
 {
     run_state *s = user;
@@ -144,8 +126,8 @@ static int on_result(void *user, const vte_result *r, vitrun_error *err)
         cli_print_error(r->error);
         return 0;
     }
-    if (s->saved_row && save_row(s, s->o->tokens ? r->tokens : r->features, err) != 0)
-        return -1;
+    if (s->features)
+        cli_features_put(s->features, r);
     if (!s->o->json)
         result_text(s, r);
     s->good++;
@@ -177,8 +159,6 @@ static int check_options(const cli_options *o, vitrun_error *err)
                         "input)");
     if (o->logits && !o->json)
         return vte_fail(err, VITRUN_USAGE, "--logits needs --json");
-    if (o->tokens && !o->features)
-        return vte_fail(err, VITRUN_USAGE, "--tokens needs --features FILE");
     if ((o->rollout || o->query >= 0) && !o->maps)
         return vte_fail(err, VITRUN_USAGE, "--%s needs --attention DIR",
                         o->rollout ? "rollout" : "query");
@@ -186,13 +166,7 @@ static int check_options(const cli_options *o, vitrun_error *err)
         if (strcmp(o->images.item[i], "-") == 0)
             return vte_fail(err, VITRUN_USAGE,
                             "--attention reads its IMAGE twice: it must be a file");
-    if (o->features && !cli_ends_with(o->features, ".npy") &&
-        !cli_ends_with(o->features, ".safetensors"))
-        return vte_fail(err, VITRUN_USAGE,
-                        "--features: bad value (expected a name ending in .npy or .safetensors, "
-                        "found \"%.120s\")",
-                        o->features);
-    return 0;
+    return cli_features_check(o, err);
 }
 
 /* Not under --profile, which counts in one context, nor under --max-memory, which is for one. */
@@ -201,18 +175,6 @@ static vitrun_context *open_second(const run_state *s)
     if (s->o->profile || s->o->max_memory)
         return NULL;
     return vte_second_context(s->model, s->batch, s->files->count);
-}
-
-static int save_features(run_state *s, vitrun_error *err)
-{
-    const vitrun_info *info = s->info;
-    uint64_t tokens[] = {s->good, (uint64_t)info->tokens, (uint64_t)info->width};
-    uint64_t pooled[] = {s->good, (uint64_t)info->width};
-    cli_protect(1);
-    int bad = s->o->tokens ? vitrun_save_f32(s->o->features, "tokens", s->saved, tokens, 3, err)
-                           : vitrun_save_f32(s->o->features, "features", s->saved, pooled, 2, err);
-    cli_protect(0);
-    return bad;
 }
 
 static int finish_json(run_state *s, const vitrun_context *context, const vte_batches *b,
@@ -300,7 +262,7 @@ static int run_images(run_state *s, vitrun_context *context, vitrun_context *sec
                      .context = {context, second},
                      .batch = s->batch,
                      .user = s,
-                     .want_features = o->features && !o->tokens,
+                     .want_features = o->features && !o->tokens && !o->intermediate,
                      .want_tokens = o->tokens,
                      .each = on_result,
                      .after = on_batch};
@@ -320,7 +282,7 @@ static int run_images(run_state *s, vitrun_context *context, vitrun_context *sec
     }
     if (o->json && finish_json(s, context, &b, err) != 0)
         return -1;
-    if (o->features && s->good > 0 && save_features(s, err) != 0)
+    if (s->features && cli_features_save(s->features, err) != 0)
         return -1;
     if (o->maps && s->good > 0 && write_maps(s, context, err) != 0)
         return -1;
@@ -343,12 +305,13 @@ static int run_model(run_state *s, vitrun_error *err)
     int status = -1;
     if (context) {
         s->order = cli_alloc((size_t)s->info->outputs, sizeof *s->order);
-        s->saved_row = !o->features ? 0 : (size_t)s->info->width;
-        s->saved_row *= o->tokens ? (size_t)s->info->tokens : 1;
-        status = run_images(s, context, second, err);
+        if (o->features)
+            s->features = cli_features_new(o, s->info, s->files->count, err);
+        if (s->features || !o->features)
+            status = run_images(s, context, second, err);
     }
     free(s->order);
-    free(s->saved);
+    cli_features_free(s->features);
     vitrun_context_close(second);
     vitrun_context_close(context);
     vitrun_close(model);

@@ -11,15 +11,10 @@
 
 #include "engine/experiments/measure.h"
 
-typedef struct {
-    int row;            /* of the batch; -1: bad */
-    vitrun_error error; /* where bad */
-} slot;
-
 typedef struct { /* a context and the batch that is in it */
     vitrun_context *context;
-    slot *slots; /* [batch] */
-    float *logits, *features, *tokens;
+    vte_slot *slots; /* [batch] */
+    float *logits, *features, *tokens, *intermediates;
     size_t first; /* file of the batch */
     int count;    /* of its files; 0: no batch */
     int good;     /* of these that could be read; they fill the first rows of the input */
@@ -29,10 +24,15 @@ typedef struct {
     vte_batches *b;
     const vte_file *files;
     const vitrun_info *info;
-    size_t input_size; /* floats of one image */
+    size_t input_size, token_size; /* floats of one image */
     lane lane[2];
     int lanes;
 } runner;
+
+size_t vte_input_size(const vitrun_info *i)
+{
+    return (size_t)i->channels * (size_t)i->image_height * (size_t)i->image_width;
+}
 
 static size_t bytes(int count, size_t width)
 {
@@ -43,14 +43,15 @@ static int open_lane(const runner *r, lane *l, vitrun_context *context, vitrun_e
 {
     const vte_batches *b = r->b;
     const vitrun_info *i = r->info;
-    size_t width = (size_t)i->width;
+    size_t width = (size_t)i->width, between = (size_t)i->intermediate_count * r->token_size;
     l->context = context;
     l->slots = calloc((size_t)b->batch, sizeof *l->slots);
     l->logits = malloc(bytes(b->batch, (size_t)i->outputs));
     l->features = b->want_features ? malloc(bytes(b->batch, width)) : NULL;
-    l->tokens = b->want_tokens ? malloc(bytes(b->batch, (size_t)i->tokens * width)) : NULL;
+    l->tokens = b->want_tokens ? malloc(bytes(b->batch, r->token_size)) : NULL;
+    l->intermediates = between ? malloc(bytes(b->batch, between)) : NULL;
     if (!l->slots || !l->logits || (b->want_features && !l->features) ||
-        (b->want_tokens && !l->tokens))
+        (b->want_tokens && !l->tokens) || (between && !l->intermediates))
         return vte_fail(err, VITRUN_MACHINE, "out of memory (outputs of a batch of %d)", b->batch);
     return 0;
 }
@@ -59,7 +60,8 @@ static int open_runner(runner *r, vitrun_error *err)
 {
     const vitrun_info *i = r->info = vitrun_info_get(r->b->model);
     int bad = 0;
-    r->input_size = (size_t)i->channels * (size_t)i->image_height * (size_t)i->image_width;
+    r->input_size = vte_input_size(i);
+    r->token_size = (size_t)i->tokens * (size_t)i->width;
     for (; r->lanes < 2 && r->b->context[r->lanes] && !bad; r->lanes++)
         bad = open_lane(r, &r->lane[r->lanes], r->b->context[r->lanes], err);
     return bad;
@@ -72,6 +74,7 @@ static void close_runner(runner *r)
         free(r->lane[i].logits);
         free(r->lane[i].features);
         free(r->lane[i].tokens);
+        free(r->lane[i].intermediates);
     }
 }
 
@@ -91,48 +94,60 @@ int vte_image_read(const vitrun_model *model, const char *path, float *input, vi
     return bad ? vte_prefix(err, path) : 0;
 }
 
-static int load(const runner *r, const lane *l, int i, vitrun_error *err)
+static int read_file(const vitrun_model *model, const vte_file *file, float *input,
+                     vitrun_error *err)
 {
-    const vte_file *file = &r->files[l->first + (size_t)i];
     if (!file->error)
-        return vte_image_read(r->b->model, file->path, input_row(r, l, i), err);
+        return vte_image_read(model, file->path, input, err);
     vte_fail(err, VITRUN_INPUT, "%s", file->error);
     return vte_prefix(err, file->path);
 }
 
-/* Reads the lane's files; the good ones fill the first rows. -1 where the machine failed. */
-static int load_batch(runner *r, lane *l, vitrun_error *err)
+int vte_images_read(const vitrun_model *model, const vte_file *files, int count, float *input,
+                    vte_slot *slot, vitrun_error *err)
 {
-    double start = vte_now_ms();
-    int threads = r->info->threads < l->count ? r->info->threads : l->count;
-    l->good = 0;
+    const vitrun_info *info = vitrun_info_get(model);
+    size_t size = vte_input_size(info);
+    int threads = info->threads < count ? info->threads : count, good = 0;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
-    for (int i = 0; i < l->count; i++)
-        l->slots[i].row = load(r, l, i, &l->slots[i].error) ? -1 : i;
-    for (int i = 0; i < l->count; i++) {
-        slot *s = &l->slots[i];
-        if (s->row < 0 && s->error.code != VITRUN_INPUT) {
-            *err = s->error;
+    for (int i = 0; i < count; i++)
+        slot[i].row =
+            read_file(model, &files[i], input + (size_t)i * size, &slot[i].error) ? -1 : i;
+    for (int i = 0; i < count; i++) {
+        if (slot[i].row < 0 && slot[i].error.code != VITRUN_INPUT) {
+            *err = slot[i].error;
             return -1;
         }
-        if (s->row < 0)
+        if (slot[i].row < 0)
             continue;
-        if (l->good < i)
-            memcpy(input_row(r, l, l->good), input_row(r, l, i), bytes(1, r->input_size));
-        s->row = l->good++;
+        if (good < i)
+            memcpy(input + (size_t)good * size, input + (size_t)i * size, bytes(1, size));
+        slot[i].row = good++;
     }
-    r->b->preprocess_ms += vte_now_ms() - start;
-    return 0;
+    return good;
+}
+
+/* Reads the lane's files into its context. */
+static int load_batch(runner *r, lane *l, vitrun_error *err)
+{
+    double begin = vte_now_ms();
+    l->good = vte_images_read(r->b->model, &r->files[l->first], l->count,
+                              vitrun_context_input(l->context), l->slots, err);
+    r->b->preprocess_ms += vte_now_ms() - begin;
+    return l->good < 0 ? -1 : 0;
 }
 
 /* ---- running ---- */
 static vte_result result_at(const runner *r, const lane *l, int row)
 {
-    size_t at = (size_t)row, width = (size_t)r->info->width, tokens = (size_t)r->info->tokens;
+    size_t at = (size_t)row, tokens = at * r->token_size;
     return (vte_result){
         .logits = l->logits + at * (size_t)r->info->outputs,
-        .features = l->features ? l->features + at * width : NULL,
-        .tokens = l->tokens ? l->tokens + at * tokens * width : NULL,
+        .features = l->features ? l->features + at * (size_t)r->info->width : NULL,
+        .tokens = l->tokens ? l->tokens + tokens : NULL,
+        .intermediates = l->intermediates
+                             ? l->intermediates + tokens * (size_t)r->info->intermediate_count
+                             : NULL,
     };
 }
 
@@ -149,7 +164,8 @@ static int start(runner *r, lane *l, int count, vitrun_error *err)
 static int collect(runner *r, const lane *l, int row, vitrun_error *err)
 {
     vte_result to = result_at(r, l, row);
-    vitrun_outputs out = {(float *)to.logits, (float *)to.features, (float *)to.tokens};
+    vitrun_outputs out = {(float *)to.logits, (float *)to.features, (float *)to.tokens,
+                          (float *)to.intermediates};
     double begin = vte_now_ms();
     int bad = vitrun_wait(l->context, &out, err);
     r->b->forward_ms += vte_now_ms() - begin;
@@ -160,7 +176,7 @@ static int collect(runner *r, const lane *l, int row, vitrun_error *err)
 static int forward_singly(runner *r, lane *l, vitrun_error *err)
 {
     for (int i = 0; i < l->count; i++) {
-        slot *s = &l->slots[i];
+        vte_slot *s = &l->slots[i];
         if (s->row < 0)
             continue;
         if (s->row > 0)
@@ -181,7 +197,7 @@ static int forward_singly(runner *r, lane *l, vitrun_error *err)
 static int hand_on(const runner *r, const lane *l, vitrun_error *err)
 {
     for (int i = 0; i < l->count; i++) {
-        const slot *s = &l->slots[i];
+        const vte_slot *s = &l->slots[i];
         vte_result result = {.error = s->error.message};
         if (s->row >= 0)
             result = result_at(r, l, s->row);

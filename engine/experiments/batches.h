@@ -15,11 +15,12 @@ typedef struct {
 } vte_file;
 
 typedef struct {
-    size_t index;          /* of the file */
-    const char *error;     /* the whole message, or NULL */
-    const float *logits;   /* [outputs] */
-    const float *features; /* [width], where asked for */
-    const float *tokens;   /* [tokens, width], where asked for */
+    size_t index;               /* of the file */
+    const char *error;          /* the whole message, or NULL */
+    const float *logits;        /* [outputs] */
+    const float *features;      /* [width], where asked for */
+    const float *tokens;        /* [tokens, width], where asked for */
+    const float *intermediates; /* [intermediate_count, tokens, width], where the model has any */
 } vte_result;
 
 typedef struct {
@@ -37,8 +38,21 @@ typedef struct {
                                          the time spent waiting for the device */
 } vte_batches;
 
+/* Floats of one image of a context's input. */
+size_t vte_input_size(const vitrun_info *info);
+
 /* Reads the picture at `path` into one image, `input`, of a context's input. Errors name it. */
 int vte_image_read(const vitrun_model *model, const char *path, float *input, vitrun_error *err);
+
+typedef struct {        /* where a file of a batch went */
+    int row;            /* of the input; -1: it is bad */
+    vitrun_error error; /* where bad: why */
+} vte_slot;
+
+/* Reads `count` files side by side; the good ones fill the first rows of `input`, in order. How many
+ * those are; -1 with err set where the machine failed. slot: [count], out. */
+int vte_images_read(const vitrun_model *model, const vte_file *files, int count, float *input,
+                    vte_slot *slot, vitrun_error *err);
 
 /* -1 with err set where the machine or a callback fails; bad files are not failures. */
 int vte_batches_run(vte_batches *b, const vte_file *files, size_t count, vitrun_error *err);

@@ -8,7 +8,7 @@
 #include "engine/experiments/measure.h"
 
 /* ---- streaming ---- */
-/* One head's rows come from one thread at a time, and no other head writes here. */
+/* No other thread has the same rows. */
 static void add_rows(void *user, const vitrun_attention_rows *r)
 {
     vte_calibration *c = user;
@@ -20,40 +20,28 @@ static void add_rows(void *user, const vitrun_attention_rows *r)
         to[i] += r->weights[i];
 }
 
-/* Reads files from `first` on into the input; the good ones close ranks. Their number. */
-static int read_batch(const vte_calibrating *c, vitrun_context *context, size_t first, int count,
-                      vte_calibration *out, vitrun_error *err)
+static void name_bad(const vte_calibrating *c, const vte_slot *slot, int count,
+                     vte_calibration *out)
 {
-    const vitrun_info *i = vitrun_info_get(c->model);
-    size_t size = (size_t)i->channels * (size_t)i->image_height * (size_t)i->image_width;
-    int good = 0;
-    for (int k = 0; k < count; k++) {
-        float *to = vitrun_context_input(context) + (size_t)good * size;
-        vitrun_error bad;
-        if (vte_image_read(c->model, c->data->file[first + (size_t)k].path, to, &bad) == 0)
-            good++;
-        else if (bad.code != VITRUN_INPUT) {
-            *err = bad;
-            return -1;
-        } else {
-            out->bad++;
-            if (c->bad)
-                c->bad(c->user, bad.message);
-        }
+    for (int i = 0; i < count; i++) {
+        out->bad += slot[i].row < 0;
+        if (slot[i].row < 0 && c->bad)
+            c->bad(c->user, slot[i].error.message);
     }
-    return good;
 }
 
-static int run_all(const vte_calibrating *c, vitrun_context *context, vte_calibration *out,
-                   vitrun_error *err)
+static int run_all(const vte_calibrating *c, vitrun_context *context, vte_slot *slot,
+                   vte_calibration *out, vitrun_error *err)
 {
     for (size_t first = 0; first < c->data->count; first += (size_t)c->batch) {
         size_t left = c->data->count - first;
         int count = left < (size_t)c->batch ? (int)left : c->batch;
-        int good = read_batch(c, context, first, count, out, err);
+        int good = vte_images_read(c->model, &c->data->file[first], count,
+                                   vitrun_context_input(context), slot, err);
         if (good < 0 || (good > 0 && vitrun_attend(context, good, 0, out->tokens, add_rows, out,
                                                    NULL, err) != 0))
             return -1;
+        name_bad(c, slot, count, out);
         out->images += (size_t)good;
         if (c->progress)
             c->progress(c->user, first + (size_t)count, c->data->count);
@@ -72,8 +60,13 @@ static void divide(vte_calibration *c)
 int vte_calibrate(const vte_calibrating *c, vte_calibration *out, vitrun_error *err)
 {
     const vitrun_info *i = vitrun_info_get(c->model);
-    *out = (vte_calibration){i->layers, i->heads, i->tokens, i->prefix_tokens, i->grid_h, i->grid_w,
-                             0,         0,        NULL};
+    *out = (vte_calibration){.layers = i->layers,
+                             .heads = i->heads,
+                             .tokens = i->tokens,
+                             .prefix = i->prefix_tokens,
+                             .grid_h = i->grid_h,
+                             .grid_w = i->grid_w,
+                             .threads = i->threads};
     size_t n = (size_t)i->tokens, rows = (size_t)i->layers * (size_t)i->heads * n;
     uint64_t available = vte_available_memory();
     if (available && (double)rows * (double)n * sizeof(float) > (double)available)
@@ -83,11 +76,15 @@ int vte_calibrate(const vte_calibrating *c, vte_calibration *out, vitrun_error *
                         i->layers, i->heads, i->tokens, (double)rows * (double)n * 4 / 1048576,
                         (double)available / 1048576);
     out->mean = calloc(rows, n * sizeof *out->mean);
-    vitrun_context *context = out->mean ? vitrun_context_open(c->model, c->batch, err) : NULL;
-    if (!out->mean)
+    vte_slot *slot = calloc((size_t)c->batch, sizeof *slot);
+    vitrun_context *context = NULL;
+    if (out->mean && slot)
+        context = vitrun_context_open(c->model, c->batch, err);
+    else
         vte_fail(err, VITRUN_MACHINE, "out of memory (average attention)");
-    int bad = context ? run_all(c, context, out, err) : -1;
+    int bad = context ? run_all(c, context, slot, out, err) : -1;
     vitrun_context_close(context);
+    free(slot);
     if (bad)
         vte_calibration_free(out);
     else
@@ -184,6 +181,17 @@ int vte_concentration_of(const vte_calibration *c, int layer, int head, vte_conc
     return 0;
 }
 
+int vte_concentrations(const vte_calibration *c, vte_concentration *out, vitrun_error *err)
+{
+    int bad = 0;
+#pragma omp parallel for schedule(dynamic) num_threads(c->threads) reduction(| : bad)
+    for (int at = 0; at < c->layers * c->heads; at++) {
+        vitrun_error unused;
+        bad |= vte_concentration_of(c, at / c->heads, at % c->heads, &out[at], &unused) != 0;
+    }
+    return bad ? vte_fail(err, VITRUN_MACHINE, "out of memory (rows of attention)") : 0;
+}
+
 int vte_mass_lost(const vte_calibration *c, const vitrun_masks *masks, int i, int head,
                   double *lost, vitrun_error *err)
 {
@@ -214,25 +222,36 @@ static void mean_row(const vte_calibration *c, int layer, int query, float *to)
             to[k] += row_of(c, layer, h, query)[k] / (float)c->heads;
 }
 
+/* Row `at` of the masks, with room for a row in `w` and `row`. */
+static void choose_keys(const vte_calibration *c, int layer, int per_head, int at, int keys,
+                        double mass, weighted *w, float *row, uint8_t *to)
+{
+    int n = c->tokens;
+    if (!per_head)
+        mean_row(c, layer, at, row);
+    double sum = sort_row(w, per_head ? row_of(c, layer, at / n, at % n) : row, n);
+    int count = keys ? keys : keys_for(w, n, sum, mass);
+    memset(to, 0, (size_t)n);
+    for (int k = 0; k < count && k < n; k++)
+        to[w[k].key] = 1;
+}
+
 int vte_mask_from(const vte_calibration *c, int layer, int per_head, int keys, double mass,
                   uint8_t *mask, vitrun_error *err)
 {
-    int n = c->tokens, heads = per_head ? c->heads : 1;
-    size_t row_bytes = n > 0 ? (size_t)n : 0;
-    weighted *w = malloc((size_t)n * sizeof *w);
-    float *row = malloc((size_t)n * sizeof *row);
-    int bad = w && row ? 0 : vte_fail(err, VITRUN_MACHINE, "out of memory (row of a mask)");
-    for (int at = 0; at < heads * n && !bad; at++) {
-        uint8_t *to = mask + (size_t)at * (size_t)n;
-        if (!per_head)
-            mean_row(c, layer, at, row);
-        double sum = sort_row(w, per_head ? row_of(c, layer, at / n, at % n) : row, n);
-        int count = keys ? keys : keys_for(w, n, sum, mass);
-        memset(to, 0, row_bytes);
-        for (int k = 0; k < count && k < n; k++)
-            to[w[k].key] = 1;
+    int rows = (per_head ? c->heads : 1) * c->tokens, bad = 0;
+    size_t n = (size_t)c->tokens;
+#pragma omp parallel num_threads(c->threads) reduction(| : bad)
+    {
+        weighted *w = malloc(n * sizeof *w);
+        float *row = malloc(n * sizeof *row);
+        bad = !w || !row;
+#pragma omp for schedule(dynamic, 16)
+        for (int at = 0; at < rows; at++)
+            if (!bad)
+                choose_keys(c, layer, per_head, at, keys, mass, w, row, mask + (size_t)at * n);
+        free(w);
+        free(row);
     }
-    free(w);
-    free(row);
-    return bad;
+    return bad ? vte_fail(err, VITRUN_MACHINE, "out of memory (rows of a mask)") : 0;
 }

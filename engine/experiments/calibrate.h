@@ -11,6 +11,7 @@ typedef struct {
     int layers, heads, tokens, prefix, grid_h, grid_w;
     size_t images, bad;
     float *mean; /* [layers, heads, tokens, tokens]: each row's sum is 1 */
+    int threads; /* at least 1: that the functions below may use */
 } vte_calibration;
 
 typedef struct {
@@ -34,6 +35,8 @@ typedef struct {
 } vte_concentration;
 int vte_concentration_of(const vte_calibration *c, int layer, int head, vte_concentration *out,
                          vitrun_error *err);
+/* Those of all heads: out [layers, heads]. */
+int vte_concentrations(const vte_calibration *c, vte_concentration *out, vitrun_error *err);
 
 /* Share of the attention of `head` that the i-th mask of `masks` leaves out, mean over queries. */
 int vte_mass_lost(const vte_calibration *c, const vitrun_masks *masks, int i, int head,

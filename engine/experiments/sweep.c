@@ -221,8 +221,7 @@ static int put_layers(json_t *row, const vitrun_model *model)
 static int put_times(const runner *r, const vitrun_model *model, int batch, json_t *row,
                      vitrun_error *err)
 {
-    const vitrun_info *info = vitrun_info_get(model);
-    size_t size = (size_t)info->channels * (size_t)info->image_height * (size_t)info->image_width;
+    size_t size = vte_input_size(vitrun_info_get(model));
     double *ms = calloc((size_t)r->s->runs, sizeof *ms), unused;
     vitrun_outputs none = {0};
     vitrun_context *c = ms ? vitrun_context_open(model, batch, err) : NULL;

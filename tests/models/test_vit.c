@@ -109,7 +109,7 @@ static size_t run_all_counts(setup *s, int batch)
     vit_acts a;
     const vt_attn_plan *plans[] = {&s->plan};
     size_t most = 0;
-    assert_int_equal(vit_acts_alloc(&a, &s->model, batch, &st), 0);
+    assert_int_equal(vit_acts_alloc(&a, &s->model, batch, (vit_intermediates){0}, &st), 0);
     acts = &a;
     for (int count = 1; count <= batch; count++) {
         vt_stream stream = {.dev = &s->dev, .images = count, .preparing = true};

@@ -16,7 +16,7 @@ enum { N = 10, PREFIX = 1 }; /* a 3 x 3 grid and a class token */
 /* Head 0 uniform; head 1 all on key 0; head 2: keys 1 to 4 with 0.4, 0.3, 0.2, 0.1. */
 static vte_calibration known(void)
 {
-    vte_calibration c = {1, 3, N, PREFIX, 3, 3, 1, 0, calloc(3 * N * N, sizeof(float))};
+    vte_calibration c = {1, 3, N, PREFIX, 3, 3, 1, 0, calloc(3 * N * N, sizeof(float)), 2};
     static const float weight[] = {0.4f, 0.3f, 0.2f, 0.1f};
     for (int q = 0; q < N; q++) {
         for (int k = 0; k < N; k++)
