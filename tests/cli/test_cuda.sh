@@ -54,9 +54,10 @@ run --weights "$vit" --device cuda --batch 4 --topk 1 "$tmp/folder"
     fail "results are not in order"
 ok "batches in flight keep the order, and a bad picture is a line"
 
-succeeds --weights "$vit" --device cuda --features "$tmp/gpu.npy" --tokens --dtype fp32 "$image"
-succeeds --weights "$vit" --device cpu --features "$tmp/cpu.npy" --tokens "$image"
-python3 - "$tmp/gpu.npy" "$tmp/cpu.npy" <<'PY' || fail "tokens differ"
+# same_arrays: $tmp/gpu.npy and $tmp/cpu.npy
+same_arrays()
+{
+    python3 - "$tmp/gpu.npy" "$tmp/cpu.npy" <<'PY'
 import struct, sys
 def read(path):
     b = open(path, 'rb').read()
@@ -66,7 +67,19 @@ def read(path):
 assert ha == hb and len(a) == len(b) > 1000
 assert max(abs(x - y) for x, y in zip(a, b)) <= 2e-5 * max(map(abs, b))
 PY
-ok "all tokens come back"
+}
+succeeds --weights "$vit" --device cuda --features "$tmp/gpu.npy" --tokens --dtype fp32 "$image"
+succeeds --weights "$vit" --device cpu --features "$tmp/cpu.npy" --tokens "$image"
+same_arrays || fail "tokens differ"
+for how in '' '--norm --reshape'; do
+    for device in gpu:cuda cpu:cpu; do # 200 pictures: more than go through the model at a time
+        # shellcheck disable=SC2086
+        succeeds --weights "$vit" --device ${device#*:} --dtype fp32 --batch 200 --features "$tmp/${device%:*}.npy" \
+            --intermediate all $how samples/images/*
+    done
+    same_arrays || fail "intermediate layers differ"
+done
+ok "all tokens come back, and what single blocks give"
 
 succeeds check --weights "$vit" --device cuda --mask '0: local_2d(distance=2)' --json "$image"
 holds 'd["ok"] and any("cpu" in p["b"] for p in d["pairs"])'
