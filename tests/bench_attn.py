@@ -2,32 +2,40 @@
 """Masked attention over a grid of token counts, masks and batch sizes: every kernel of vitrun, what auto takes, and,
 in the same run, PyTorch's dense cuDNN attention and FlexAttention with the same mask.
 
-    tests/bench_attn.py build/vitrun --csv attn.csv --svg attn.svg [--quick] [--device cuda] [--rounds 3] [--no-torch]
+    tests/bench_attn.py build/vitrun --csv attn.csv --svg attn.svg             everything, half an hour
+    tests/bench_attn.py build/vitrun --csv attn.csv --svg attn.svg --quick     windows and crosses, some minutes
+    tests/bench_attn.py build/vitrun --csv attn.csv --svg attn.svg --no-torch  the whole grid, vitrun's kernels only
 
 Contenders take turns, round by round: within a round vitrun's kernels in turn (vitrun bench --attention), then
 PyTorch's. Times and ratios are medians over rounds, ratios of the rounds' own. FlexAttention's mask is a formula where
 the pattern has one, else a table; that it allows exactly the pairs that vitrun's does is counted before it is timed.
-Rows are written as they come. PyTorch needs a GPU; without it (--no-torch), everything is compared with vitrun's dense.
+It is compiled anew for each cell; where that takes longer than --compile-limit, the cell goes without it.
+Rows are written as they come; what is being done is told on stderr. PyTorch needs a GPU; without it (--no-torch),
+everything is compared with vitrun's dense.
 """
 import argparse
 import csv
 import json
 import math
 import os
+import signal
 import statistics
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 
 import bench_attn_svg
 
 HEADS, HEAD_DIM = 12, 64
 SIDES = {197: 14, 577: 24, 1025: 32, 4097: 64, 16385: 128}  # and one prefix token
 BATCHES = {197: (1, 32), 577: (1, 32), 1025: (1, 32), 4097: (1, 4, 32), 16385: (1, 4)}
-QUICK = ((1025, 32, ('local 1%', 'local 3%', 'local 10%', 'axial')), (4097, 4, ('local 3%', 'axial', 'random 1%')))
+QUICK = ((1025, 32), (4097, 4), (16385, 1))  # tokens, batch
+QUICK_MASKS = ('local 1%', 'local 3%', 'local 10%', 'axial')
 COLUMNS = ('tokens', 'batch', 'name', 'mask', 'density', 'contender', 'ms', 'predicted_ms', 'is_auto', 'of_vitrun_dense',
-           'speedup_over_cudnn', 'rounds', 'device', 'dtype')
+           'speedup_over_cudnn', 'speedup_over_flex', 'rounds', 'device', 'dtype')
+MOST_LOSS, MOST_MEAN, MOST_OFF = 1.03, 1.05, 1.15  # of --check: auto to dense; to the best kernel, on average and ever
 
 
 # ---- masks ----
@@ -61,22 +69,27 @@ def masks_of(tokens):
     return {name: mask for i, (name, mask) in enumerate(masks.items()) if mask not in list(masks.values())[:i]}
 
 
-def formula(torch, mask, side):
-    """The expression as a function of patches q and k, or None where it has none."""
+def formula(mask, side, div):
+    """The expression as a function of patches q and k, or None where it has none; div(a, b) is a // b for a >= 0."""
     call, _, rest = mask.partition(' | ')
     if rest:
-        parts = [formula(torch, part, side) for part in (call, rest)]
+        parts = [formula(part, side, div) for part in (call, rest)]
         return None if None in parts else lambda q, k: parts[0](q, k) | parts[1](q, k)
     name, _, argument = call.rstrip(')').partition('(')
     value = float(argument.partition('=')[2]) if name in ('local_2d', 'swin') else 0
+
+    def place(t):
+        return div(t, side), t - div(t, side) * side
+
     if name == 'axial_2d':
-        return lambda q, k: (q // side == k // side) | (q % side == k % side)
+        return lambda q, k: (place(q)[0] == place(k)[0]) | (place(q)[1] == place(k)[1])
     if name == 'local_2d':  # distances are multiples of a half: compare in whole numbers
         most = int(math.ceil(value * value)) - 1
-        return lambda q, k: (q // side - k // side)**2 + (q % side - k % side)**2 <= most
+        return lambda q, k: sum((a - b) * (a - b) for a, b in zip(place(q), place(k))) <= most
     if name == 'swin':
         window = int(value)
-        return lambda q, k: ((q // side // window == k // side // window) & (q % side // window == k % side // window))
+        return lambda q, k: ((div(place(q)[0], window) == div(place(k)[0], window)) &
+                             (div(place(q)[1], window) == div(place(k)[1], window)))
     return None
 
 
@@ -95,6 +108,13 @@ def table(torch, vitrun, mask, side):
 
 # ---- contenders ----
 
+BEGIN = time.monotonic()
+
+
+def tell(what):
+    print(f'[{time.monotonic() - BEGIN:6.1f} s] {what}', file=sys.stderr, flush=True)
+
+
 def run(command):
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -109,6 +129,27 @@ def vitrun_times(args, tokens, batch, mask):
                            '--mask', mask, '--runs', str(args.runs), '--json']))
 
 
+class TooLong(Exception):
+    pass
+
+
+class limit:
+    """Raises TooLong in what runs within, after so many seconds."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def __enter__(self):
+        def give_up(*_):
+            raise TooLong
+        self.before = signal.signal(signal.SIGALRM, give_up)
+        signal.setitimer(signal.ITIMER_REAL, self.seconds)
+
+    def __exit__(self, *_):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, self.before)
+
+
 class Torch:
     """cuDNN's dense attention and FlexAttention on views of one buffer, as a model has them."""
 
@@ -120,23 +161,47 @@ class Torch:
         self.kind = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)[args.dtype]
 
     def open(self, tokens, batch, mask, nnz):
-        torch, side = self.torch, SIDES[tokens]
+        """Makes the contenders of a cell: {name: function}."""
+        torch = self.torch
         buffer = torch.randn(batch, tokens, 3, self.args.heads, HEAD_DIM, dtype=self.kind, device='cuda')
-        self.qkv = buffer.permute(2, 0, 3, 1, 4)
-        torch._dynamo.reset()
-        pairs = formula(torch, mask, side)
-        self.how = 'flex' if pairs else 'flex (table)'
-        if pairs:
-            def mask_mod(b, h, q, k):
-                return (q == 0) | (k == 0) | pairs(q - 1, k - 1)
-        else:
-            on = table(torch, self.args.vitrun, mask, side)
+        q, k, v = buffer.permute(2, 0, 3, 1, 4)
+        self.attend = {}
 
-            def mask_mod(b, h, q, k):
-                return on[q, k]
+        def dense():
+            with self.cudnn():
+                return torch.nn.functional.scaled_dot_product_attention(q, k, v)
+
+        self.add('cudnn', dense)
+        mask_mod, name = self.mask_mod(tokens, mask)
         self.check(mask_mod, tokens, mask, nnz)
-        self.block_mask = self.flex.create_block_mask(mask_mod, None, None, tokens, tokens, device='cuda')
-        self.compiled = torch.compile(self.flex.flex_attention, dynamic=False)
+        block_mask = self.flex.create_block_mask(mask_mod, None, None, tokens, tokens, device='cuda')
+        torch.cuda.empty_cache()  # it leaves gigabytes behind, which vitrun's processes may want
+        torch._dynamo.reset()
+        compiled = torch.compile(self.flex.flex_attention, dynamic=False)
+        self.add(name, lambda: compiled(q, k, v, block_mask=block_mask))
+
+    def add(self, name, attend):
+        begin = time.monotonic()
+        try:
+            with limit(self.args.compile_limit), self.torch.inference_mode():
+                attend()
+                self.torch.cuda.synchronize()
+            self.attend[name] = attend
+        except TooLong:
+            tell(f'{name} took more than {self.args.compile_limit} s to compile: left out')
+        except Exception as e:  # a back end that does not serve the type, or cannot be compiled here
+            tell(f'{name}: left out: {str(e).splitlines()[0] if str(e) else type(e).__name__}')
+        else:
+            tell(f'{name} ready after {time.monotonic() - begin:.1f} s')
+
+    def mask_mod(self, tokens, mask):
+        """vitrun's mask as FlexAttention wants it, with one prefix token; and the contender's name."""
+        torch, side = self.torch, SIDES[tokens]
+        pairs = formula(mask, side, lambda a, b: torch.div(a, b, rounding_mode='trunc'))
+        if pairs:
+            return lambda b, h, q, k: (q == 0) | (k == 0) | pairs(q - 1, k - 1), 'flex'
+        on = table(torch, self.args.vitrun, mask, side)
+        return lambda b, h, q, k: on[q, k], 'flex (table)'
 
     def check(self, mask_mod, tokens, mask, nnz):
         """Exits where the function allows other pairs, to judge by their number, than vitrun's mask."""
@@ -159,18 +224,15 @@ class Torch:
         return statistics.median(begin.elapsed_time(end) for begin, end in events)
 
     def times(self):
-        q, k, v = self.qkv
         with self.torch.inference_mode():
-            with self.cudnn():
-                dense = self.median_ms(lambda: self.torch.nn.functional.scaled_dot_product_attention(q, k, v))
-            flex = self.median_ms(lambda: self.compiled(q, k, v, block_mask=self.block_mask))
-        return {'cudnn': dense, self.how: flex}
+            return {name: self.median_ms(attend) for name, attend in self.attend.items()}
 
 
 # ---- a cell ----
 
 def measure(args, torch, tokens, batch, name, mask):
     rounds, found = [], None
+    tell(f'{tokens} tokens, batch {batch}, {name}')
     for i in range(args.rounds):
         found = vitrun_times(args, tokens, batch, mask)
         times = {k['kernel']: k['median_ms'] for k in found['kernels']}
@@ -180,13 +242,14 @@ def measure(args, torch, tokens, batch, name, mask):
     predicted = {k['kernel']: k['predicted_ms'] for k in found['kernels']}
 
     def ratio(of, to):
-        return statistics.median(r[of] / r[to] for r in rounds)
+        return statistics.median(r[of] / r[to] for r in rounds) if {of, to} <= set(rounds[0]) else None
+
+    flex = next((c for c in rounds[0] if c.startswith('flex')), None)
 
     return [{'tokens': tokens, 'batch': batch, 'name': name, 'mask': mask, 'density': found['attention']['density'],
              'contender': c, 'ms': statistics.median(r[c] for r in rounds), 'predicted_ms': predicted.get(c),
              'is_auto': int(c == found['attention']['kernel']), 'of_vitrun_dense': ratio(c, 'dense'),
-             'speedup_over_cudnn': ratio('cudnn', c) if torch else None, 'rounds': args.rounds,
-             'device': found['device'], 'dtype': found['dtype']} for c in rounds[0]]
+             'speedup_over_cudnn': ratio('cudnn', c), 'speedup_over_flex': ratio(flex, c), 'rounds': args.rounds, 'device': found['device'], 'dtype': found['dtype']} for c in rounds[0]]
 
 
 def print_cell(rows):
@@ -194,13 +257,12 @@ def print_cell(rows):
     ms = {r['contender']: r['ms'] for r in rows}
     auto = next(r for r in rows if r['is_auto'])
     best = best_kernel(rows)
-    flex = next((c for c in ms if c.startswith('flex')), None)
     line = (f'{auto["tokens"]:6} b{auto["batch"]:<3} {auto["name"]:24} {100 * auto["density"]:5.1f} %  '
             f'dense {ms["dense"]:9.4f}  auto {auto["contender"]:10} {auto["ms"]:9.4f}  '
             f'best {best["contender"]:10} {best["ms"]:9.4f}')
-    if flex:
-        line += (f'  cudnn {ms["cudnn"]:9.4f}  {flex:12} {ms[flex]:9.4f}  auto is {auto["speedup_over_cudnn"]:.2f} x '
-                 f'cudnn, {ms[flex] / auto["ms"]:.2f} x flex')
+    for other, name in (('cudnn', 'cudnn'), ('flex', 'flex'), ('flex (table)', 'flex')):
+        if other in ms:
+            line += f'  {other} {ms[other]:9.4f}: {auto["speedup_over_" + name]:.2f} x'
     print(line, flush=True)
 
 
@@ -209,18 +271,31 @@ def best_kernel(rows):
     return min(own, key=lambda r: r['ms'])
 
 
-def print_summary(cells):
+def where(row):
+    return f'{row["tokens"]} tokens, b{row["batch"]}, {row["name"]}'
+
+
+def summarise(cells):
+    """Prints how good auto's choices are; True where they are as good as the cost model should make them."""
     autos = [next(r for r in rows if r['is_auto']) for rows in cells]
     to_best = [auto['ms'] / best_kernel(rows)['ms'] for auto, rows in zip(autos, cells)]
-    worst = max(autos, key=lambda r: r['of_vitrun_dense'])
-    print(f'{len(cells)} cells; auto to dense: {worst["of_vitrun_dense"]:.3f} at worst ({worst["tokens"]} tokens, '
-          f'b{worst["batch"]}, {worst["name"]}); to the best kernel: geometric mean '
-          f'{math.exp(statistics.fmean(map(math.log, to_best))):.3f}, worst {max(to_best):.3f}')
+    mean = math.exp(statistics.fmean(map(math.log, to_best)))
+    loss = max(autos, key=lambda r: r['of_vitrun_dense'])
+    furthest = max(range(len(autos)), key=to_best.__getitem__)
+    print(f'{len(cells)} cells; auto to dense: {loss["of_vitrun_dense"]:.3f} at worst ({where(loss)}); to the best '
+          f'kernel: geometric mean {mean:.3f}, {to_best[furthest]:.3f} at worst ({where(autos[furthest])})')
+    for yardstick in ('cudnn', 'flex'):
+        faster = [r for r in autos if r['speedup_over_' + yardstick]]
+        if faster:
+            least = min(faster, key=lambda r: r['speedup_over_' + yardstick])
+            print(f'auto is {least["speedup_over_" + yardstick]:.2f} times faster than {yardstick} at least '
+                  f'({where(least)})')
+    return loss['of_vitrun_dense'] <= MOST_LOSS and mean <= MOST_MEAN and to_best[furthest] <= MOST_OFF
 
 
 def cells_of(args):
     if args.quick:
-        return [(tokens, batch, name) for tokens, batch, names in QUICK for name in names]
+        return [(tokens, batch, name) for tokens, batch in QUICK for name in args.masks or QUICK_MASKS]
     return [(tokens, batch, name) for tokens in args.tokens for batch in args.batch or BATCHES[tokens]
             for name in masks_of(tokens) if not args.masks or name in args.masks]
 
@@ -235,14 +310,17 @@ def arguments():
     parser.add_argument('--heads', type=int, default=HEADS)
     parser.add_argument('--dtype', default='fp16')
     parser.add_argument('--device', default='cuda')
-    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--rounds', type=int, help='3, or 1 without PyTorch, unless given')
     parser.add_argument('--runs', type=int, default=10, help='of each contender in a round')
-    parser.add_argument('--quick', action='store_true', help='a few cells')
+    parser.add_argument('--quick', action='store_true', help='three sizes, four masks')
     parser.add_argument('--no-torch', action='store_true')
+    parser.add_argument('--compile-limit', type=float, default=60, help='seconds that FlexAttention may compile a cell')
+    parser.add_argument('--check', action='store_true', help='fail where auto chooses worse than the cost model should')
     parser.add_argument('--csv', default='bench_attn.csv')
     parser.add_argument('--svg')
     args = parser.parse_args()
     unknown = set(args.masks or ()) - {name for tokens in SIDES for name in masks_of(tokens)}
+    args.rounds = args.rounds or (1 if args.no_torch else 3)
     if unknown:
         parser.error(f'--masks: unknown: {", ".join(sorted(unknown))}')
     return args
@@ -251,7 +329,7 @@ def arguments():
 def main():
     args = arguments()
     torch = None if args.no_torch else Torch(args)
-    cells = []
+    cells, good = [], True
     with open(args.csv, 'w', newline='', encoding='utf-8') as f:
         out = csv.DictWriter(f, COLUMNS)
         out.writeheader()
@@ -262,10 +340,11 @@ def main():
             print_cell(rows)
             cells.append(rows)
     if cells:
-        print_summary(cells)
+        good = summarise(cells)
     if args.svg:
         bench_attn_svg.draw(args.csv, args.svg)
+    return 0 if good or not args.check else 1
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -9,6 +9,7 @@
 #include "engine/cli/cli.h"
 
 enum { MAX_KERNELS = 16, DEFAULT_RUNS = 20, LEAST_RUNS = 5, WARM_UP = 2, TIME_LIMIT_MS = 10000 };
+static const uint64_t MOST_SCORES = UINT64_C(4) << 30; /* bytes of the reference's, unasked for */
 
 typedef struct {
     const char *name;
@@ -110,7 +111,8 @@ static void add_kernel(duel *d, const char *name, double predicted_ms, int most)
                                                  .ms = cli_alloc((size_t)most, sizeof(double))};
 }
 
-/* The reference keeps all scores: at many tokens it would push everything else out of memory. */
+/* The reference keeps all scores: at many tokens it would push everything else out of memory, and
+ * take most of the time. */
 static int is_too_big(const duel *d, const char *name)
 {
     uint64_t work = 0, mask = 0;
@@ -118,7 +120,8 @@ static int is_too_big(const duel *d, const char *name)
     long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
     if (vitrun_attention_memory(d->attention, name, &work, &mask, &ignored) != 0)
         return 0;
-    return pages > 0 && page > 0 && work / 2 > (uint64_t)pages / 4 * (uint64_t)page;
+    return work > MOST_SCORES ||
+           (pages > 0 && page > 0 && work / 2 > (uint64_t)pages / 4 * (uint64_t)page);
 }
 
 static void choose_kernels(duel *d, int most, cli_io *io)
@@ -137,8 +140,8 @@ static void choose_kernels(duel *d, int most, cli_io *io)
             add_kernel(d, l->candidates[i].kernel, l->candidates[i].predicted_ms, most);
     add_kernel(d, "dense", -1, most);
     if (is_too_big(d, "reference"))
-        cli_warn(io,
-                 "the reference kernel needs more than half of this machine's memory: left out");
+        cli_warn(io, "the reference kernel needs too much memory here: left out (--kernel reference "
+                     "times it alone)");
     else
         add_kernel(d, "reference", -1, most);
 }
