@@ -241,6 +241,8 @@ void report_head(cli_io *io, const vitrun_info *info); /* "vitrun", "device", "d
 /* "layers" with the times of the profile; context may be NULL: without times. */
 void report_layers(cli_io *io, const vitrun_model *model, const vitrun_context *context);
 void report_layers_text(FILE *f, const vitrun_model *model, const vitrun_context *context);
+/* What each kernel is predicted to take under each mask; layers that agree share a line. */
+void report_candidates_text(FILE *f, const vitrun_model *model);
 /* Milliseconds a forward pass that the layer's attention took; < 0 where not profiled. */
 double report_attention_ms(const vitrun_context *context, const vitrun_model *model,
                            const vitrun_layer *layer);

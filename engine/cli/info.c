@@ -190,6 +190,7 @@ static int info_text(const cli_options *o, const cli_ints *batches, const vitrun
             info->measured_costs ? "what vitrun tune measured here"
                                  : "built-in constants (vitrun tune measures this device's)");
         report_layers_text(f, model, NULL);
+        report_candidates_text(f, model);
     }
     return 0;
 }

@@ -1,4 +1,5 @@
 /* What several commands say about a model, its layers, its memory and its time, as JSON and text. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine/cli/cli.h"
@@ -216,6 +217,91 @@ void report_layers_text(FILE *f, const vitrun_model *model, const vitrun_context
         cli_cell(t, "%s", cli_bytes(work, l->work_bytes));
         cli_cell(t, "%s", l->reason);
     }
+    cli_table_end(t, 2, f);
+}
+
+/* ---- candidates ---- */
+
+static int has_choice(const vitrun_layer *l)
+{
+    return l->density < 1 && l->candidate_count > 0;
+}
+
+static int same_prediction(const vitrun_layer *a, const vitrun_layer *b)
+{
+    if (strcmp(a->mask, b->mask) != 0 || strcmp(a->heads, b->heads) != 0 ||
+        strcmp(a->kernel, b->kernel) != 0 || a->candidate_count != b->candidate_count)
+        return 0;
+    for (int i = 0; i < a->candidate_count; i++)
+        if (a->candidates[i].predicted_ms != b->candidates[i].predicted_ms)
+            return 0;
+    return 1;
+}
+
+/* "0-2,7": the layers whose group is predicted like group i. */
+static char *layers_like(const vitrun_model *model, int i)
+{
+    char *text = NULL;
+    size_t size;
+    FILE *f = cli_memory_stream(&text, &size);
+    const vitrun_layer *l = vitrun_layer_at(model, i);
+    int last = -2, open = 0;
+    for (; i < vitrun_layer_count(model); i++) {
+        const vitrun_layer *other = vitrun_layer_at(model, i);
+        if (!same_prediction(l, other))
+            continue;
+        if (other->layer == last + 1)
+            open = 1;
+        else {
+            if (open)
+                fprintf(f, "-%d", last);
+            fprintf(f, "%s%d", last < 0 ? "" : ",", other->layer);
+            open = 0;
+        }
+        last = other->layer;
+    }
+    if (open)
+        fprintf(f, "-%d", last);
+    fclose(f);
+    return text;
+}
+
+static int is_first_of_its_kind(const vitrun_model *model, int i)
+{
+    for (int k = 0; k < i; k++)
+        if (same_prediction(vitrun_layer_at(model, k), vitrun_layer_at(model, i)))
+            return 0;
+    return has_choice(vitrun_layer_at(model, i));
+}
+
+void report_candidates_text(FILE *f, const vitrun_model *model)
+{
+    char columns[32] = "ll";
+    cli_table *t = NULL;
+    for (int i = 0; i < vitrun_layer_count(model); i++) {
+        const vitrun_layer *l = vitrun_layer_at(model, i);
+        if (!is_first_of_its_kind(model, i))
+            continue;
+        if (!t) { /* a device has the same candidates for all masks */
+            memset(columns + 2, 'r', (size_t)l->candidate_count);
+            t = cli_table_new(columns);
+            cli_cells(t, (const char *const[]){"layers", "heads", NULL});
+            for (int k = 0; k < l->candidate_count; k++)
+                cli_cell(t, "%s", l->candidates[k].kernel);
+        }
+        char *layers = layers_like(model, i);
+        cli_cell(t, "%s", layers);
+        cli_cell(t, "%s", l->heads);
+        free(layers);
+        for (int k = 0; k < l->candidate_count; k++) {
+            const vitrun_candidate *c = &l->candidates[k];
+            const char *mark = strcmp(c->kernel, l->kernel) == 0 ? "*" : "";
+            cli_cell(t, c->predicted_ms < 0 ? "%s-" : "%s%.3f", mark, c->predicted_ms);
+        }
+    }
+    if (!t)
+        return;
+    fputs("\nmilliseconds predicted for each kernel (* is taken)\n", f);
     cli_table_end(t, 2, f);
 }
 
