@@ -3,6 +3,10 @@
  * Each size is planned, warmed up and timed by itself: the model is opened anew for it, because the
  * choice of kernels may depend on the batch. Times are of a batch. The table per operation comes
  * from separate, profiled passes, so that the clock's own cost is not in the latency.
+ *
+ * Where there are masks, the same model without them is timed, too, for what they can gain at most:
+ * if the attention that they are on took no time, the model would be 1 / (1 - share) times as fast,
+ * with that attention's share of the time without masks (Amdahl's law).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -22,13 +26,18 @@ typedef struct {
 } bench_state;
 
 typedef struct {
-    const vitrun_model *model;
+    vitrun_model *model;
     vitrun_context *context;
     const char *path; /* of the image, or NULL */
     vitrun_image synthetic;
     float *logits; /* [batch, outputs] */
     int batch, end_to_end;
 } workload;
+
+/* What the model takes without masks. */
+typedef struct {
+    double median, share; /* milliseconds; of what masks are on elsewhere, in its attention */
+} unmasked;
 
 /* ---- the work that is timed ---- */
 /* Bytes that look like noise, the same in every run. */
@@ -113,6 +122,11 @@ static int profile(const workload *w, vitrun_error *err)
 }
 
 /* ---- reports ---- */
+static int is_masked(const cli_options *o)
+{
+    return o->mask_config || o->masks.count > 0;
+}
+
 static json_t *layers_json(const workload *w)
 {
     json_t *layers = json_array();
@@ -136,6 +150,16 @@ static void begin_json(bench_state *s, const workload *w)
     cli_json_put(s->io, "end_to_end", json_boolean(w->end_to_end));
     s->runs = json_array();
     s->layers = layers_json(w);
+}
+
+static json_t *unmasked_json(const unmasked *u, double median)
+{
+    json_t *dense = cli_object();
+    cli_set(dense, "median_ms", cli_real(u->median));
+    cli_set(dense, "attention_share", cli_real(u->share));
+    cli_set(dense, "most_speedup", cli_real(1 / (1 - u->share)));
+    cli_set(dense, "speedup", cli_real(u->median / median));
+    return dense;
 }
 
 static void add_json(bench_state *s, const workload *w, const vte_spread *t,
@@ -183,7 +207,7 @@ static void add_text(bench_state *s, const workload *w, const vte_spread *t,
     cli_cell(s->table, "%d", t->count);
     fprintf(s->details, "\nbatch %d, milliseconds a forward pass\n", w->batch);
     report_profile_text(s->details, w->context, PROFILED);
-    if (s->o->mask_config || s->o->masks.count) {
+    if (is_masked(s->o)) {
         fprintf(s->details, "\nbatch %d, attention\n", w->batch);
         report_layers_text(s->details, w->model, w->context);
     }
@@ -204,43 +228,141 @@ static void finish(bench_state *s)
 }
 
 /* ---- one batch size ---- */
-static int measure(bench_state *s, const workload *w, int is_first, vitrun_error *err)
+static int time_and_profile(const bench_state *s, const workload *w, vte_spread *spread,
+                            vitrun_error *err)
 {
-    vitrun_memory memory;
     int count;
-    if (prepare(w, err) != 0 || vitrun_memory_plan(w->model, w->batch, &memory, err) != 0)
-        return -1;
-    double *ms = sample(w, s->o->runs, &count, s->io, err);
+    double *ms = prepare(w, err) != 0 ? NULL : sample(w, s->o->runs, &count, s->io, err);
     if (!ms)
         return -1;
-    vte_spread spread = vte_spread_of(ms, count);
+    *spread = vte_spread_of(ms, count);
     free(ms);
-    if (profile(w, err) != 0)
+    return profile(w, err);
+}
+
+static int measure(bench_state *s, const workload *w, int is_first, double *median,
+                   vitrun_error *err)
+{
+    vitrun_memory memory;
+    vte_spread spread;
+    if (vitrun_memory_plan(w->model, w->batch, &memory, err) != 0 ||
+        time_and_profile(s, w, &spread, err) != 0)
         return -1;
+    *median = spread.median;
     if (is_first)
         s->o->json ? begin_json(s, w) : begin_text(s, w);
     s->o->json ? add_json(s, w, &spread, &memory) : add_text(s, w, &spread, &memory);
     return 0;
 }
 
+static int open_workload(const bench_state *s, workload *w, const cli_options *o, cli_io *warnings,
+                         vitrun_error *err)
+{
+    vitrun_model *model = cli_open(o, w->batch, warnings, err);
+    if (!model)
+        return -1;
+    w->model = model;
+    w->end_to_end = s->o->end_to_end;
+    w->path = s->o->images.count ? s->o->images.item[0] : NULL;
+    w->context = vitrun_context_open(model, w->batch, err);
+    w->logits =
+        cli_alloc((size_t)w->batch * (size_t)vitrun_info_get(model)->outputs, sizeof(float));
+    return w->context ? 0 : -1;
+}
+
+static void close_workload(workload *w)
+{
+    free(w->logits);
+    vitrun_context_close(w->context);
+    vitrun_close(w->model);
+}
+
+/* ---- the same without masks ---- */
+/* How many heads "0-3,5" are. */
+static int count_heads(const char *text)
+{
+    int count = 0;
+    for (char *end; *text; text = *end ? end + 1 : end) {
+        long first = strtol(text, &end, 10), last = first;
+        if (*end == '-')
+            last = strtol(end + 1, &end, 10);
+        count += (int)(last - first) + 1;
+    }
+    return count;
+}
+
+/* The share of each layer's heads that are under masks. */
+static double *masked_heads(const vitrun_model *model)
+{
+    const vitrun_info *info = vitrun_info_get(model);
+    double *share = cli_alloc((size_t)info->layers, sizeof *share);
+    for (int i = 0; i < vitrun_layer_count(model); i++) {
+        const vitrun_layer *l = vitrun_layer_at(model, i);
+        if (strcmp(l->mask, "dense") != 0)
+            share[l->layer] += (double)count_heads(l->heads) / info->heads;
+    }
+    return share;
+}
+
+/* The share of all time that is in the attention of those heads. */
+static double attention_share(const vitrun_context *context, const double *heads)
+{
+    double attention = 0, all = 0;
+    for (int i = 0; i < vitrun_profile_count(context); i++) {
+        vitrun_profile_entry e;
+        vitrun_profile_at(context, i, &e);
+        all += e.ms;
+        if (strcmp(e.op, "attention") == 0)
+            attention += e.ms * heads[e.layer];
+    }
+    return all > 0 ? attention / all : 0;
+}
+
+static void add_unmasked(bench_state *s, const unmasked *u, double median)
+{
+    char dense[CLI_AMOUNT];
+    if (s->o->json)
+        cli_set(json_array_get(s->runs, json_array_size(s->runs) - 1), "dense",
+                unmasked_json(u, median));
+    else
+        fprintf(s->details,
+                "  without masks %s, of which %.1f %% in that attention: if it took no time, %.2f "
+                "times as fast; with masks %.2f times\n",
+                cli_time(dense, u->median), 100 * u->share, 1 / (1 - u->share), u->median / median);
+}
+
+static int measure_unmasked(bench_state *s, int batch, const vitrun_image *synthetic,
+                            const double *heads, double median, vitrun_error *err)
+{
+    cli_options plain = *s->o;
+    workload w = {.synthetic = *synthetic, .batch = batch};
+    vte_spread spread;
+    plain.mask_config = NULL;
+    plain.masks.count = 0;
+    int status = open_workload(s, &w, &plain, NULL, err);
+    if (status == 0 && (status = time_and_profile(s, &w, &spread, err)) == 0) {
+        unmasked u = {spread.median, attention_share(w.context, heads)};
+        add_unmasked(s, &u, median);
+    }
+    close_workload(&w);
+    return status;
+}
+
 static int bench_batch(bench_state *s, int index, int batch, const vitrun_image *synthetic,
                        vitrun_error *err)
 {
+    workload w = {.synthetic = *synthetic, .batch = batch};
+    double median = 0, *heads = NULL;
     /* the first size's warnings are everyone's */
-    vitrun_model *model = cli_open(s->o, batch, index == 0 ? s->io : NULL, err);
-    if (!model)
-        return -1;
-    workload w = {.model = model,
-                  .synthetic = *synthetic,
-                  .batch = batch,
-                  .end_to_end = s->o->end_to_end,
-                  .path = s->o->images.count ? s->o->images.item[0] : NULL};
-    w.context = vitrun_context_open(model, batch, err);
-    w.logits = cli_alloc((size_t)batch * (size_t)vitrun_info_get(model)->outputs, sizeof(float));
-    int status = w.context ? measure(s, &w, index == 0, err) : -1;
-    free(w.logits);
-    vitrun_context_close(w.context);
-    vitrun_close(model);
+    int status = open_workload(s, &w, s->o, index == 0 ? s->io : NULL, err);
+    if (status == 0)
+        status = measure(s, &w, index == 0, &median, err);
+    if (status == 0 && is_masked(s->o))
+        heads = masked_heads(w.model);
+    close_workload(&w); /* before the next, for the sake of memory */
+    if (heads)
+        status = measure_unmasked(s, batch, synthetic, heads, median, err);
+    free(heads);
     return status;
 }
 

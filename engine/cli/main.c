@@ -45,6 +45,7 @@ const cli_command cli_commands[] = {
      "measure latency, images/s, memory, time per operation",
      "Times forward passes of each batch size after a warm-up; with --end-to-end preparing\n"
      "the images as well: IMAGE, or a generated 640x480 picture that needs no decoding.\n"
+     "With masks also those of the model without them, and how much masks could gain.\n"
      "With --attention: one attention alone, all kernels in turn, round by round. Without\n"
      "--grid its tokens are the squarest grid, perhaps with one prefix token.\n",
      1},

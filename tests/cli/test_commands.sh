@@ -13,6 +13,7 @@ holds 'd["memory"][2]["peak_bytes"] > d["memory"][0]["peak_bytes"] > 0'
 holds 'd["facts"] and all(f["name"] and f["value"] and f["origin"] for f in d["facts"])'
 succeeds info --weights "$vit" --mask 'axial_2d()' --batch 3,5
 says 'kernel'
+grep -Eq '^  0-1 +0-1( +\*?[0-9.]+){4}$' "$tmp/out" || fail "no line of all kernels' predicted times"
 succeeds info --weights "$vit" --mask '1: axial_2d()' --batch 3,5 --json
 holds '[m["batch"] for m in d["memory"]] == [3, 5] and len(d["layers"]) == 2'
 holds 'd["layers"][1]["mask"] == "axial_2d()" and d["layers"][1]["density"] < 0.3'
@@ -93,6 +94,14 @@ succeeds bench --weights "$vit" --runs 2 --mask 'axial_2d()' --end-to-end "$imag
 says 'from the image file to logits'
 succeeds bench --weights "$vit" --runs 2 --end-to-end --json
 holds 'd["end_to_end"] is True'
+succeeds bench --weights "$vit" --runs 3 --mask '1: axial_2d()' --batch 1,2 --json
+holds 'all(r["dense"]["median_ms"] > 0 and 0 < r["dense"]["attention_share"] < 1 and
+    abs(r["dense"]["most_speedup"] * (1 - r["dense"]["attention_share"]) - 1) < 1e-6 and
+    abs(r["dense"]["speedup"] * r["median_ms"] / r["dense"]["median_ms"] - 1) < 1e-6 for r in d["runs"])'
+succeeds bench --weights "$vit" --runs 3 --mask '0: axial_2d()'
+says 'without masks'
+succeeds bench --weights "$vit" --runs 3 --json
+holds '"dense" not in d["runs"][0]'
 ok "bench: whole models"
 
 succeeds bench --attention 2x65x16 --grid 8x8 --mask 'axial_2d()' --runs 3 --json
