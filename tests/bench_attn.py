@@ -14,7 +14,11 @@ Rows are written as they come; what is being done is told on stderr. PyTorch nee
 everything is compared with vitrun's dense.
 """
 import argparse
+import bisect
+import collections
 import csv
+import functools
+import itertools
 import json
 import math
 import os
@@ -40,18 +44,23 @@ MOST_LOSS, MOST_MEAN, MOST_OFF = 1.03, 1.05, 1.15  # of --check: auto to dense; 
 
 # ---- masks ----
 
-def local_density(side, distance):
-    reach = math.ceil(distance) - 1
-    pairs = sum((side - abs(y)) * (side - abs(x)) for y in range(-reach, reach + 1) for x in range(-reach, reach + 1)
-                if y * y + x * x < distance * distance and abs(y) < side and abs(x) < side)
-    return pairs / side**4
-
-
 def local_distance(side, density):
     """The distance whose local_2d comes nearest to the density."""
-    return min((1 + i / 2 for i in range(1, 3 * side)), key=lambda d: abs(math.log(local_density(side, d) / density)))
+    pairs = collections.Counter()  # by squared distance
+    for y in range(side):
+        for x in range(side):
+            pairs[y * y + x * x] += (1 + (y > 0)) * (1 + (x > 0)) * (side - y) * (side - x)
+    squares = sorted(pairs)
+    up_to = list(itertools.accumulate(pairs[s] for s in squares))
+
+    def error(distance):
+        within = up_to[bisect.bisect_left(squares, distance * distance) - 1]
+        return abs(math.log(within / side**4 / density))
+
+    return min((1 + i / 2 for i in range(1, 3 * side)), key=error)
 
 
+@functools.cache
 def masks_of(tokens):
     """{name: expression}; equal expressions once."""
     side = SIDES[tokens]
