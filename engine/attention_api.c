@@ -12,6 +12,7 @@ struct vitrun_attention {
     vt_plans plans;
     int images, prefix;
     vt_mat qkv, out;
+    vt_attn_group group[VT_ATTN_KERNELS]; /* that of `plans` on each kernel; heads 0: not yet */
 };
 
 void vitrun_attention_options_init(vitrun_attention_options *options)
@@ -142,6 +143,9 @@ void vitrun_attention_close(vitrun_attention *a)
         return;
     if (a->stream)
         a->dev->ops->stream_close(a->stream);
+    for (int k = 0; k < VT_ATTN_KERNELS; k++)
+        if (a->group[k].heads)
+            vt_group_free(a->dev, &a->group[k]);
     if (a->qkv.p)
         a->dev->ops->free(a->dev, a->qkv.p);
     if (a->out.p)
@@ -186,32 +190,46 @@ static const char *fastest_sparse(const vitrun_attention *a)
     return vt_attn_kernel_name(vt_attn_fastest_sparse(ms));
 }
 
-/* The plan with every head on the named kernel, its layout built. */
-static int use(vitrun_attention *a, const char *name, vt_attn_plan *plan, vt_attn_group *group,
-               vt_status *st)
+static int kernel_named(const vitrun_attention *a, const char *name, vt_attn_kernel *out,
+                        vt_status *st)
 {
-    vt_planned_mask *mask = a->plans.group[0].mask < 0 ? NULL : &a->plans.mask[0];
     int kernel = 0;
     if (!strcmp(name, "sparse"))
         name = fastest_sparse(a);
     while (kernel < VT_ATTN_KERNELS && strcmp(vt_attn_kernel_name((vt_attn_kernel)kernel), name))
         kernel++;
     bool sparse = kernel >= VT_ATTN_TILES && kernel < VT_ATTN_KERNELS;
+    *out = (vt_attn_kernel)kernel;
     if (kernel < VT_ATTN_KERNELS &&
-        !vt_attention_serves(a->dev, (vt_attn_kernel)kernel, a->plans.plan[0].head_dim, false))
+        !vt_attention_serves(a->dev, *out, a->plans.plan[0].head_dim, false))
         return vt_fail(st, VT_USAGE, "kernel %s: this device has none for heads of this size",
                        name);
-    if (kernel == VT_ATTN_KERNELS || (sparse && !mask))
+    if (kernel == VT_ATTN_KERNELS || (sparse && a->plans.group[0].mask < 0))
         return vt_fail(st, VT_USAGE, "kernel \"%s\"%s", name,
                        sparse ? " needs a mask"
                               : " is unknown (expected " VT_ATTN_KERNEL_NAMES ")");
-    if (mask && vt_planned_layout(mask, (vt_attn_kernel)kernel, a->dev->threads, NULL, st))
+    return 0;
+}
+
+/* The plan with every head on the named kernel; its layout is built and loaded the first time. */
+static int use(vitrun_attention *a, const char *name, vt_attn_plan *plan, vt_status *st)
+{
+    vt_planned_mask *mask = a->plans.group[0].mask < 0 ? NULL : &a->plans.mask[0];
+    vt_attn_kernel kernel;
+    if (kernel_named(a, name, &kernel, st) ||
+        (mask && vt_planned_layout(mask, kernel, a->dev->threads, NULL, st)))
         return -1;
     *plan = a->plans.plan[0];
-    *group = plan->group[0];
+    vt_attn_group *group = &a->group[kernel];
+    if (!group->heads) {
+        vt_attn_group fresh = plan->group[0];
+        fresh.own = NULL;
+        vt_group_use(&fresh, kernel, mask);
+        if (vt_group_load(a->dev, &fresh, st))
+            return -1;
+        *group = fresh;
+    }
     plan->group = group;
-    vt_group_use(group, (vt_attn_kernel)kernel, mask);
-    group->own = NULL;
     return 0;
 }
 
@@ -220,19 +238,14 @@ int vitrun_attention_run(vitrun_attention *a, const char *kernel, int calls, dou
 {
     vt_status st = {0};
     vt_attn_plan plan;
-    vt_attn_group group;
-    if (use(a, kernel, &plan, &group, &st) || vt_group_load(a->dev, &group, &st))
+    if (use(a, kernel, &plan, &st) ||
+        a->dev->ops->prepare_attention(a->stream, a->out, a->qkv, &plan, a->images, &st))
         return vitrun_fail(err, &st);
-    int failed = a->dev->ops->prepare_attention(a->stream, a->out, a->qkv, &plan, a->images, &st);
-    if (!failed) {
-        vt_clock_start(a->stream);
-        for (int i = 0; i < calls; i++)
-            a->dev->ops->attention(a->stream, a->out, a->qkv, &plan);
-        *ms = vt_clock_stop(a->stream) / calls;
-        failed = a->dev->ops->finish(a->stream, &st);
-    }
-    vt_group_free(a->dev, &group);
-    return failed ? vitrun_fail(err, &st) : 0;
+    vt_clock_start(a->stream);
+    for (int i = 0; i < calls; i++)
+        a->dev->ops->attention(a->stream, a->out, a->qkv, &plan);
+    *ms = vt_clock_stop(a->stream) / calls;
+    return a->dev->ops->finish(a->stream, &st) ? vitrun_fail(err, &st) : 0;
 }
 
 const char *vitrun_attention_device(const vitrun_attention *a, const char **dtype)
@@ -246,10 +259,10 @@ int vitrun_attention_memory(vitrun_attention *a, const char *kernel, uint64_t *w
 {
     vt_status st = {0};
     vt_attn_plan plan;
-    vt_attn_group group;
-    if (use(a, kernel, &plan, &group, &st))
+    if (use(a, kernel, &plan, &st))
         return vitrun_fail(err, &st);
     *work_bytes = a->dev->ops->attention_scratch(a->dev, &plan, a->images);
-    *mask_bytes = a->plans.group[0].mask < 0 ? 0 : vt_layout_bytes(&a->plans.mask[0], group.kernel);
+    *mask_bytes =
+        a->plans.group[0].mask < 0 ? 0 : vt_layout_bytes(&a->plans.mask[0], plan.group->kernel);
     return 0;
 }

@@ -140,8 +140,9 @@ static void choose_kernels(duel *d, int most, cli_io *io)
             add_kernel(d, l->candidates[i].kernel, l->candidates[i].predicted_ms, most);
     add_kernel(d, "dense", -1, most);
     if (is_too_big(d, "reference"))
-        cli_warn(io, "the reference kernel needs too much memory here: left out (--kernel reference "
-                     "times it alone)");
+        cli_warn(io,
+                 "the reference kernel needs too much memory here: left out (--kernel reference "
+                 "times it alone)");
     else
         add_kernel(d, "reference", -1, most);
 }
