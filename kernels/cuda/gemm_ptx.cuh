@@ -62,6 +62,34 @@ __device__ __forceinline__ void copy_box_to(uint32_t to, const CUtensorMap *map,
                  : "memory");
 }
 
+/* A box from shared memory to (x, y) of a matrix, in the group that stores_commit() closes. What lies
+ * outside of the matrix is not stored. */
+__device__ __forceinline__ void store_box(const CUtensorMap *map, int x, int y, uint32_t from)
+{
+    asm volatile(
+        "cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%1, %2}], [%3];" ::"l"(
+            map),
+        "r"(x), "r"(y), "r"(from)
+        : "memory");
+}
+
+__device__ __forceinline__ void stores_commit()
+{
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+
+/* Until shared memory that this thread's stores read may be written again. */
+__device__ __forceinline__ void stores_wait_read()
+{
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+
+/* Shows what this thread has written to shared memory to the copy engine. */
+__device__ __forceinline__ void shared_to_copies()
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
 /* ---- warpgroup products ---- */
 
 /* Descriptor of a slice at a multiple of 1024 bytes, the lower half: the upper one says 128-byte
@@ -80,11 +108,13 @@ template <class T, int N> struct slice_product;
     "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]),    \
         "+f"(d[i + 6]), "+f"(d[i + 7])
 #define VT_F16R(d, i) VT_F8(d, i), VT_F8(d, i + 8)
-#define VT_F48(d)     VT_F16R(d, 0), VT_F16R(d, 16), VT_F16R(d, 32)
+#define VT_F32R(d)    VT_F16R(d, 0), VT_F16R(d, 16)
+#define VT_F48(d)     VT_F32R(d), VT_F16R(d, 32)
 #define VT_F64(d)     VT_F48(d), VT_F16R(d, 48)
-#define VT_P48                                                                                     \
+#define VT_P32                                                                                     \
     "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,"   \
-    "%25,%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
+    "%25,%26,%27,%28,%29,%30,%31"
+#define VT_P48 VT_P32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47"
 #define VT_P64 VT_P48 ",%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
 
 #define VT_SLICE_PRODUCT(T, TYPE, N, PLACES, REGISTERS, A, B, KEEP)                                \
@@ -101,6 +131,7 @@ template <class T, int N> struct slice_product;
         }                                                                                          \
     };
 #define VT_SLICE_PRODUCTS(T, TYPE)                                                                 \
+    VT_SLICE_PRODUCT(T, TYPE, 64, VT_P32, VT_F32R(d), "%32", "%33", "%34")                         \
     VT_SLICE_PRODUCT(T, TYPE, 96, VT_P48, VT_F48(d), "%48", "%49", "%50")                          \
     VT_SLICE_PRODUCT(T, TYPE, 128, VT_P64, VT_F64(d), "%64", "%65", "%66")
 VT_SLICE_PRODUCTS(__half, "f16")
@@ -130,6 +161,13 @@ __device__ __forceinline__ void shared_store(uint32_t to, float x, float y)
 __device__ __forceinline__ void shared_store(uint32_t to, uint32_t x)
 {
     asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(x) : "memory");
+}
+
+__device__ __forceinline__ uint32_t shared_load(uint32_t from)
+{
+    uint32_t x;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(x) : "r"(from) : "memory");
+    return x;
 }
 
 /* Adds to memory without waiting for what was there. */

@@ -9,12 +9,12 @@
  * take turns, each with a tile of 128 rows of its own: while one multiplies, the other finishes.
  * The last tiles are 64 rows high where that spreads the work better over the multiprocessors.
  *
- * gemm_small, for few rows: one tile of 64 rows per block.
+ * gemm_small, for few rows: one tile of 64 rows per block, finished by gemm_boxes.cuh.
  *
  * Weights do not change: their first slices are fetched before the kernel ahead has finished.
  * The results of one variant are the same bits each time. It does not choose between variants.
  */
-#include "kernels/cuda/gemm_epilogue.cuh"
+#include "kernels/cuda/gemm_boxes.cuh"
 
 #include <algorithm>
 
@@ -40,6 +40,10 @@ template <int ROWS_, int COLS_, int STAGES_, int PEERS_> struct tiling {
 
 struct copies { /* kernel parameters */
     CUtensorMap a, w;
+};
+
+struct all_copies : copies { /* of gemm_small */
+    CUtensorMap y;
 };
 
 #if VT_SM90A
@@ -307,12 +311,13 @@ __global__ void __launch_bounds__(persistent<S, PIECE>::THREADS, 1)
 
 /* ---- few rows ---- */
 
+/* Behind the stages the warps' slabs, the ring's barriers, and each warp's for fetch_old. */
 template <class S> struct small {
-    static constexpr int WORKERS = S::WARPS * 32, THREADS = WORKERS + 32;
-    using finishing_of = finishing<S::ROWS, S::COLS, WORKERS>;
-    static constexpr int SLAB = finishing_of::SLAB * 4, BIAS = S::COLS * 4;
-    static constexpr int SHARED = 1024 + S::STAGES * S::STAGE + SLAB + BIAS + 16 * S::STAGES;
-    static_assert(SHARED <= SHARED_MOST && S::ROWS == HALF && S::COLS / 4 <= WORKERS, "");
+    static constexpr int COPIER = S::WARPS, THREADS = (COPIER + 1) * 32; /* the last warp copies */
+    static constexpr int SLAB = slab_of_tile<S::COLS>::BYTES;
+    static constexpr int SLABS = S::STAGES * S::STAGE, RING = SLABS + S::WARPS * SLAB;
+    static constexpr int OLD = RING + 16 * S::STAGES, SHARED = 1024 + OLD + 8 * S::WARPS;
+    static_assert(SHARED <= SHARED_MOST && S::ROWS == HALF && S::COLS <= 4 * 32, "");
 };
 
 #if VT_SM90A
@@ -343,58 +348,72 @@ __device__ void copy_slices(const copies &c, const ring<S> &r, int row, int col,
 
 template <class T, class S>
 __global__ void __launch_bounds__(small<S>::THREADS, 1)
-    gemm_small(const __grid_constant__ copies c, const output o, int k, int across)
+    gemm_small(const __grid_constant__ all_copies c, const output o, int k, int across)
 {
 #if VT_SM90A
     extern __shared__ unsigned char raw[];
-    using traits = small<S>;
+    using L = small<S>;
     unsigned char *memory = raw + (-shared_offset(raw) & 1023);
-    float *slab = reinterpret_cast<float *>(memory + S::STAGES * S::STAGE);
-    float *bias = slab + traits::finishing_of::SLAB;
-    ring<S> r(memory, reinterpret_cast<uint32_t *>(bias + S::COLS));
+    ring<S> r(memory, reinterpret_cast<uint32_t *>(memory + L::RING));
     int tile = blockIdx.x / S::PEERS, steps = (k + SLICE - 1) / SLICE;
     int row = (tile / across * S::PEERS + r.peer) * S::ROWS, col = tile % across * S::COLS;
+    uint32_t old = shared_offset(memory) + L::OLD;
     let_next_start();
-    if (threadIdx.x == traits::WORKERS) {
+    if (threadIdx.x == 32 * L::COPIER) {
         prefetch_map(&c.a);
         prefetch_map(&c.w);
+        prefetch_map(&c.y);
+        for (int i = 0; i < S::WARPS; i++)
+            barrier_init(old + 8 * i, 1);
         r.init();
     }
     cluster_meet();
     int warp = warp_number();
     if (warp < S::WARPS) {
         float acc[S::COLS / 2] = {};
-        if (threadIdx.x < S::COLS / 4)
-            reinterpret_cast<float4 *>(bias)[threadIdx.x] = bias_of(o, col + threadIdx.x * 4);
+        float4 bias = bias_of(o, col + threadIdx.x % 32 * 4);
+        unsigned char *slab = memory + L::SLABS + warp * L::SLAB;
+        row += warp * 16, old += warp * 8;
+        after_previous();
+        fetch_old<S::COLS>(o, &c.y, row, col, slab, old);
         multiply<T, S>(acc, r, position_of<S>(0), steps, 0, 0);
-        put_sums<S::COLS>(acc, shared_offset(slab) + warp * 16 * slab_of<S::COLS>::ROW_BYTES);
+        finish_rows<T, S::COLS>(o, &c.y, acc, bias, row, col, slab, old, 0);
+        stores_wait_read();
     } else {
-        if (threadIdx.x == traits::WORKERS)
+        if (threadIdx.x == 32 * L::COPIER)
             copy_slices<S>(c, r, row, col, steps);
         __syncwarp();
     }
-    cluster_sync(); /* sums are in the slab; nobody leaves while others send */
-    if (warp < S::WARPS) {
-        after_previous();
-        finish<T, typename traits::finishing_of>(o, slab, bias, threadIdx.x, row, col);
-    }
+    cluster_meet(); /* nobody leaves while others send */
 #endif
 }
 
 /* ---- host ---- */
 
-/* Boxes of `box` rows, 64 elements wide, of a matrix [rows, k]. */
-int encode(CUtensorMap *map, const void *p, vt_dtype type, int rows, int k, int box)
+/* Boxes of `box` rows, `wide` elements wide, of a matrix [rows, columns], in the swizzle that such a
+ * row fills. */
+int encode(CUtensorMap *map, const void *p, vt_dtype type, int rows, int columns, int box, int wide)
 {
-    const cuuint64_t sizes[] = {(cuuint64_t)k, (cuuint64_t)rows}, pitch[] = {(cuuint64_t)k * 2};
-    const cuuint32_t boxes[] = {SLICE, (cuuint32_t)box};
-    return tensor_map(map, type, 2, p, sizes, pitch, boxes);
+    const cuuint64_t sizes[] = {(cuuint64_t)columns, (cuuint64_t)rows};
+    const cuuint64_t pitch[] = {(cuuint64_t)columns * 2};
+    const cuuint32_t boxes[] = {(cuuint32_t)wide, (cuuint32_t)box};
+    return tensor_map(map, type, 2, p, sizes, pitch, boxes,
+                      wide == 64 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B);
 }
 
 template <class S> int encode_both(copies *c, const vt_cuda_gemm *g)
 {
-    int e = encode(&c->a, g->a, g->type, g->m, g->k, HALF);
-    return e ? e : encode(&c->w, g->w, g->type, g->n, g->k, S::W_BOX);
+    int e = encode(&c->a, g->a, g->type, g->m, g->k, HALF, SLICE);
+    return e ? e : encode(&c->w, g->w, g->type, g->n, g->k, S::W_BOX, SLICE);
+}
+
+template <class S> int encode_all(all_copies *c, const vt_cuda_gemm *g)
+{
+    int e = encode_both<S>(c, g);
+    c->y = c->w; /* an fp32 y takes another way */
+    if (!e && g->y_type != VT_F32)
+        e = encode(&c->y, g->y, g->type, g->m, g->n, 16, slab_of_tile<S::COLS>::PART);
+    return e;
 }
 
 output output_of(const vt_cuda_gemm *g)
@@ -479,8 +498,8 @@ int run_persistent(const vt_cuda_gemm *g, cudaStream_t stream)
 template <class T, class S> int run_small(const vt_cuda_gemm *g, cudaStream_t stream)
 {
     using traits = small<S>;
-    copies c;
-    int e = encode_both<S>(&c, g);
+    all_copies c;
+    int e = encode_all<S>(&c, g);
     if (e)
         return e;
     int across = ceil_div(g->n, S::COLS), tiles = across * ceil_div(g->m, S::ROWS * S::PEERS);
@@ -512,6 +531,8 @@ template <class S> constexpr variant make_small(const char *name)
 const variant variants[] = {
     make_persistent<tiling<128, 128, 4, 2>, 64>("128x128x4"),
     make_persistent<tiling<128, 128, 5, 2>, 32>("128x128x5"),
+    make_small<tiling<64, 64, 6, 4>>("64x64x6"), /* two blocks fit into a multiprocessor */
+    make_small<tiling<64, 64, 12, 4>>("64x64x12"),
     make_small<tiling<64, 96, 4, 4>>("64x96x4"), /* two blocks fit into a multiprocessor */
     make_small<tiling<64, 96, 8, 4>>("64x96x8"),
 };

@@ -48,7 +48,8 @@ static vt_encode_tiled tensor_map_encoder()
  * outside of the tensor is filled with zeros. 0 or a cudaError_t. */
 static inline int tensor_map(CUtensorMap *map, vt_dtype type, int rank, const void *base,
                              const cuuint64_t *extent, const cuuint64_t *stride,
-                             const cuuint32_t *box)
+                             const cuuint32_t *box,
+                             CUtensorMapSwizzle swizzle = CU_TENSOR_MAP_SWIZZLE_128B)
 {
     const cuuint32_t every[5] = {1, 1, 1, 1, 1};
     vt_encode_tiled encode = tensor_map_encoder();
@@ -57,8 +58,7 @@ static inline int tensor_map(CUtensorMap *map, vt_dtype type, int rank, const vo
     CUresult e = encode(
         map, type == VT_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
         (cuuint32_t)rank, (void *)base, extent, stride, box, every, CU_TENSOR_MAP_INTERLEAVE_NONE,
-        CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+        swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return e == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 

@@ -264,6 +264,8 @@ static void layers_of_vit_give_the_layer(void **state)
         check(&(shape){rows[r], 768, 768, VT_F16, VT_F32, VT_ACT_NONE, true, true});
         check(&(shape){rows[r], 3072, 768, VT_BF16, VT_BF16, VT_ACT_GELU, true, false});
         check(&(shape){rows[r], 768, 3072, VT_BF16, VT_F32, VT_ACT_NONE, true, true});
+        check(&(shape){rows[r], 768, 768, VT_F16, VT_F16, VT_ACT_NONE, true, true});
+        check(&(shape){rows[r], 768, 3072, VT_BF16, VT_BF16, VT_ACT_NONE, true, true});
     }
 }
 
