@@ -25,12 +25,26 @@ typedef struct vt_device vt_device;
 typedef struct vt_stream vt_stream;
 typedef struct vt_linear vt_linear; /* a weight matrix with bias in the device's own layout */
 
+/* Moments of rows: for each part of VT_MOMENTS columns of a row its mean, and the sum of the squares
+ * of the distances from that; fp32 [rows, columns / VT_MOMENTS, 2]. */
+enum { VT_MOMENTS = 64 };
+
 typedef enum { VT_ACT_NONE, VT_ACT_GELU, VT_ACT_GELU_TANH, VT_ACT_QUICK_GELU } vt_activation;
+
+/* A product whose input is normalised on the way, N(x) = (x - mean) / sqrt(variance + eps) of each
+ * row; LayerNorm's gamma and beta are in W and b. For at most the device's `fold_rows` rows. */
+typedef struct {
+    float eps;
+    const float *moments; /* of x */
+    vt_mat room;          /* for N(x), of x's shape and type: a device takes the moments or it */
+} vt_input_norm;
 
 /* y = act(x W^T + b), or y += x W^T + b where `add` (no activation then). */
 typedef struct {
     vt_activation act;
     bool add;
+    const vt_input_norm *norm; /* NULL: x is taken as it is */
+    float *moments;            /* where those of y go, where `add`; NULL: nowhere */
 } vt_epilogue;
 
 /* VT_POOL_MAP, attention pooling, is not of `pool` but of `latent_pool` and some products. */
@@ -126,9 +140,13 @@ typedef struct {
                    const float *pos);
     /* y = LayerNorm(x) * gamma + beta over the columns, biased variance, eps inside the root; where
      * beta is NULL, RMSNorm: y = x / sqrt(mean of x^2 + eps) * gamma. x fp32 or the device's type,
-     * y either; y may alias x when the types are equal. */
+     * y either; y may alias x when the types are equal. Where fold_rows is set, gamma and beta may
+     * be NULL both: 1 and 0. */
     void (*norm)(vt_stream *s, vt_mat y, vt_mat x, const float *gamma, const float *beta,
                  float eps);
+    /* Those of x, whose columns are a multiple of VT_MOMENTS, in the device's type. May be NULL where
+     * fold_rows is 0. */
+    void (*moments)(vt_stream *s, float *moments, vt_mat x);
     /* In place on heads of qkv: q and k of each head normalised over head_dim (qk_norm); betas may
      * be NULL as above. */
     void (*qk_norm)(vt_stream *s, vt_mat qkv, int heads, int head_dim, const float *q_gamma,
@@ -161,6 +179,8 @@ struct vt_device {
     const char *arithmetic; /* "fp32", "tf32", "bf16", "fp16" */
     vt_dtype input;         /* of images */
     vt_dtype residual;      /* of the residual stream */
+    size_t fold_rows;       /* products of at most so many rows normalise their input faster than a
+                               pass before them does; 0: none do */
     bool host_memory;       /* its memory is the host's: the host may read and write it */
     int slice_tokens; /* about how many tokens a forward takes through the model at a time, so that
                          they stay in its cache; 0: all */

@@ -144,11 +144,20 @@ void op_patches(vt_stream *s, vt_mat cols, vt_mat images, int channels, int heig
     end(s, "patches", "patches", cols, cols);
 }
 
+/* Does the product's norm, where it has one, fit x? */
+static bool norm_fits(const vt_stream *s, vt_mat x, vt_epilogue e)
+{
+    const vt_mat *room = e.norm ? &e.norm->room : NULL;
+    return !room || (x.rows <= s->dev->fold_rows && x.cols % VT_MOMENTS == 0 &&
+                     room->rows == x.rows && room->cols == x.cols && room->type == x.type);
+}
+
 void op_linear(vt_stream *s, const char *name, vt_mat y, vt_mat x, const vt_linear *w,
                vt_epilogue e)
 {
     bool fits = x.rows == y.rows && operand(s, x) && operand(s, y) &&
-                s->dev->ops->linear_fits(w, x.cols, y.cols) && !(e.add && e.act != VT_ACT_NONE);
+                s->dev->ops->linear_fits(w, x.cols, y.cols) && !(e.add && e.act != VT_ACT_NONE) &&
+                norm_fits(s, x, e);
     if (!enter(s, name, fits))
         return;
     if (s->preparing) {
@@ -185,6 +194,16 @@ void op_norm(vt_stream *s, const char *name, vt_mat y, vt_mat x, const float *ga
     begin(s);
     s->dev->ops->norm(s, y, x, gamma, beta, (float)eps);
     end(s, "norm", name, y, x);
+}
+
+void op_moments(vt_stream *s, const char *name, float *moments, vt_mat x)
+{
+    bool fits = x.type == s->dev->dtype && x.cols % VT_MOMENTS == 0 && x.rows <= s->dev->fold_rows;
+    if (!enter(s, name, fits) || s->preparing)
+        return;
+    begin(s);
+    s->dev->ops->moments(s, moments, x);
+    end(s, "norm", name, x, x);
 }
 
 void op_qk_norm(vt_stream *s, vt_mat qkv, int heads, int head_dim, const float *q_gamma,

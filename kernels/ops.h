@@ -18,6 +18,7 @@ void op_tokens(vt_stream *s, vt_mat x, vt_mat patches, const float *prefix, int 
                const float *pos);
 void op_norm(vt_stream *s, const char *name, vt_mat y, vt_mat x, const float *gamma,
              const float *beta, double eps);
+void op_moments(vt_stream *s, const char *name, float *moments, vt_mat x);
 void op_qk_norm(vt_stream *s, vt_mat qkv, int heads, int head_dim, const float *q_gamma,
                 const float *q_beta, const float *k_gamma, const float *k_beta, double eps);
 void op_rope(vt_stream *s, vt_mat qkv, int heads, int head_dim, int tokens, int prefix,

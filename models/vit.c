@@ -64,23 +64,50 @@ static vt_mat rows_of(vt_mat m, size_t first, size_t rows)
     return mat(behind(m.p, vt_mat_bytes(before)), m.type, rows, m.cols);
 }
 
-/* What a branch of a block reads: normed x, or x itself where the norm stands behind. A parallel
- * block's attention has no norm of its own and reads what its MLP has read. */
+/* Do the slice's products normalise their input themselves? */
+static bool in_products(const vt_stream *s, const vit_model *m)
+{
+    return m->folds_norm && (size_t)s->images * (size_t)m->tokens <= m->dev->fold_rows;
+}
+
+/* Where products keep the moments of x from row `first` on; NULL where they are not wanted. */
+static float *moments(const vt_stream *s, const vit_model *m, const vit_acts *a, size_t first)
+{
+    size_t row = 2 * (size_t)(m->cfg.width / VT_MOMENTS) * sizeof(float);
+    return in_products(s, m) ? behind(a->moments, first * row) : NULL;
+}
+
+/* What a branch of a block reads: normed x, or x itself where the norm stands behind, or nothing yet
+ * where the product does it. A parallel block's attention has no norm of its own and reads what its
+ * MLP has read. */
 static void branch_in(vt_stream *s, const vit_model *m, const char *name, vt_mat xn, vt_mat x,
                       vit_norm n)
 {
     if (m->cfg.block == VIT_BLOCK_POST)
         op_cast(s, xn, x);
-    else
+    else if (!m->folds_norm)
         norm(s, name, xn, x, n, m->cfg.norm_eps);
+    else if (!in_products(s, m))
+        op_norm(s, name, xn, x, NULL, NULL, m->cfg.norm_eps);
+}
+
+/* y = act(w xn + b), where branch_in has made xn; else of N(x). */
+static void branch_linear(vt_stream *s, const vit_model *m, const char *name, vt_mat y, vt_mat x,
+                          vt_mat xn, const vt_linear *w, vt_activation act, const float *moments)
+{
+    const vt_input_norm norm = {(float)m->cfg.norm_eps, moments, xn};
+    if (in_products(s, m))
+        op_linear(s, name, y, x, w, (vt_epilogue){.act = act, .norm = &norm});
+    else
+        op_linear(s, name, y, xn, w, (vt_epilogue){.act = act});
 }
 
 /* x += w y; or x += norm(w y), for which `between` has room. */
 static void branch_out(vt_stream *s, const vit_model *m, const char *name, vt_mat x, vt_mat y,
-                       const vt_linear *w, vt_mat between, vit_norm n)
+                       const vt_linear *w, vt_mat between, vit_norm n, float *moments)
 {
     if (m->cfg.block != VIT_BLOCK_POST) {
-        op_linear(s, name, x, y, w, (vt_epilogue){.add = true});
+        op_linear(s, name, x, y, w, (vt_epilogue){.add = true, .moments = moments});
         return;
     }
     op_linear(s, name, between, y, w, (vt_epilogue){0});
@@ -111,7 +138,7 @@ static void attend(vt_stream *s, const vit_model *m, const vit_block *b, const v
     vt_mat qkv = mat(a->wide, type, x.rows, 3 * m->attn_width);
 
     branch_in(s, m, "norm1", xn, x, b->norm1);
-    op_linear(s, "qkv", qkv, xn, b->qkv, (vt_epilogue){0});
+    branch_linear(s, m, "qkv", qkv, x, xn, b->qkv, VT_ACT_NONE, moments(s, m, a, 0));
     if (c->qk_norm)
         op_qk_norm(s, qkv, m->heads, m->head_dim, b->q_norm.gamma, b->q_norm.beta, b->k_norm.gamma,
                    b->k_norm.beta, c->norm_eps);
@@ -121,7 +148,8 @@ static void attend(vt_stream *s, const vit_model *m, const vit_block *b, const v
     if (c->differential)
         att = difference(s, m, b, a, att);
     norm(s, "attn_norm", att, att, b->attn_norm, c->norm_eps);
-    branch_out(s, m, "proj", x, att, b->proj, mat(a->wide, type, x.rows, c->width), b->norm1);
+    branch_out(s, m, "proj", x, att, b->proj, mat(a->wide, type, x.rows, c->width), b->norm1,
+               moments(s, m, a, 0));
 }
 
 /* The hidden layer of a gated MLP: silu(one half) * the other. */
@@ -136,7 +164,7 @@ static vt_mat gate(vt_stream *s, const vit_model *m, vt_mat both)
 static void mlp(vt_stream *s, const vit_model *m, const vit_block *b, const vit_acts *a)
 {
     const vit_config *c = &m->cfg;
-    const vt_epilogue act = {.act = c->gated_mlp ? VT_ACT_NONE : c->act};
+    vt_activation act = c->gated_mlp ? VT_ACT_NONE : c->act;
     vt_mat all = residual(s, m, a);
     vt_mat xn = mat(a->narrow, s->dev->dtype, all.rows, c->width);
     size_t step = mlp_rows(m, (size_t)a->slice * (size_t)m->tokens); /* what `wide` was made for */
@@ -146,11 +174,11 @@ static void mlp(vt_stream *s, const vit_model *m, const vit_block *b, const vit_
         size_t rows = all.rows - first < step ? all.rows - first : step;
         vt_mat x = rows_of(all, first, rows), in = rows_of(xn, first, rows);
         vt_mat hid = mat(a->wide, s->dev->dtype, rows, c->gated_mlp ? 2 * m->hidden : m->hidden);
-        op_linear(s, "fc1", hid, in, b->fc1, act);
+        branch_linear(s, m, "fc1", hid, x, in, b->fc1, act, moments(s, m, a, first));
         if (c->gated_mlp)
             hid = gate(s, m, hid);
         norm(s, "mlp_norm", hid, hid, b->mlp_norm, c->norm_eps);
-        branch_out(s, m, "fc2", x, hid, b->fc2, in, b->norm2);
+        branch_out(s, m, "fc2", x, hid, b->fc2, in, b->norm2, moments(s, m, a, first));
     }
 }
 
@@ -243,6 +271,8 @@ static void forward_slice(vt_stream *s, const vit_model *m, const vit_acts *a,
     vt_mat x = residual(s, m, a);
     s->layer = -1;
     embed(s, m, a);
+    if (in_products(s, m))
+        op_moments(s, "moments", moments(s, m, a, 0), x);
     for (int i = 0; i < m->cfg.layers; i++) {
         const vit_block *b = &m->block[i];
         bool parallel = m->cfg.block == VIT_BLOCK_PARALLEL;
@@ -305,6 +335,7 @@ static void buffers(buffer out[BUFFERS], vit_acts *a, const vit_model *m, int im
     size_t mlp = mlp_rows(m, rows) * (size_t)m->mlp_columns * type + (c->gated_mlp ? 256 : 0);
     size_t wide = larger(aligned(patches * width * stream) + patches * patch * type,
                          larger(larger(rows * 3 * attn, slice * pool) * type, mlp));
+    size_t folded = rows < m->dev->fold_rows ? rows : m->dev->fold_rows;
     const buffer table[BUFFERS] = {
         {b * (size_t)c->channels * (size_t)c->img_h * (size_t)c->img_w *
              vt_dtype_bytes(m->dev->input),
@@ -315,6 +346,8 @@ static void buffers(buffer out[BUFFERS], vit_acts *a, const vit_model *m, int im
         {b * width * 4, (void **)&a->pooled},
         {m->head_dist ? b * width * 4 : 0, (void **)&a->pooled2},
         {slice * width * type, &a->operand},
+        {m->folds_norm ? folded * 2 * (width / VT_MOMENTS) * sizeof(float) : 0,
+         (void **)&a->moments},
         {b * (size_t)m->outputs * 4, (void **)&a->logits},
         {(size_t)a->want.count * b * (size_t)m->tokens * width * stream, &a->kept},
     };

@@ -21,7 +21,8 @@ typedef struct {
 
 /* LayerScale is folded into proj and fc2. Branches side by side (vit_config.branches) are one
  * attention with the heads of all, one MLP with the hidden units of all; their norms are folded into
- * qkv and fc1. */
+ * qkv and fc1. Where the device's products can normalise their input (folds_norm), so are gamma and
+ * beta of norm1 and norm2. */
 typedef struct {
     vit_norm norm1, norm2;   /* [D]; a parallel block's only norm is norm2 */
     vit_norm q_norm, k_norm; /* [head_dim] */
@@ -55,6 +56,7 @@ typedef struct {
     int attn_width;       /* A = heads * head_dim: D, but for differential attention and branches */
     int hidden;           /* F of all branches */
     int mlp_columns;      /* of the MLP's buffers */
+    bool folds_norm;      /* gamma and beta of norm1 and norm2 are in qkv and fc1 */
     int outputs;          /* of the logits: classes, or D where there is no head */
     vt_linear *patch;     /* [D, C * ph * pw] */
     float *prefix_tokens; /* [X, D], position embedding added where it covers them; NULL if X = 0 */
@@ -124,6 +126,7 @@ typedef struct {
     float *pooled;  /* [B, D] */
     float *pooled2; /* [B, D], distilled models: the distillation token's */
     void *operand;  /* [S, D] in the device's type, for the head */
+    float *moments; /* of x's rows, where products normalise their input */
     float *logits;  /* [B, outputs] */
     void *kept;     /* [want.count, B * N, D] in the device's residual type */
     vit_intermediates want;

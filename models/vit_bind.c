@@ -4,8 +4,9 @@
  * be folded into a matrix is, in fp32: LayerScale into proj and fc2, queries, keys and values that
  * are saved apart into qkv, a gated MLP's halves into fc1, the parts of parallel blocks into those
  * of a plain one, the heads of differential attention into plain ones, the position embedding of
- * prefix tokens into those tokens, the average of a distilled model's two heads into their weights.
- * Where timm's classes give one thing different names, the name that is there is taken.
+ * prefix tokens into those tokens, the average of a distilled model's two heads into their weights;
+ * for devices whose products can normalise their input, gamma and beta of norm1 and norm2 into qkv
+ * and fc1. Where timm's classes give one thing different names, the name that is there is taken.
  *
  * What the configuration says is not questioned here beyond shapes: weights_tools/timm_config.c.
  */
@@ -240,7 +241,7 @@ static void read_qkv(vit_walk *w, vt_linear **to, const qkv_tensors *t)
                       .first = from->first[which] + row,
                       .bias_first = from->bias_first[which] + row,
                       .count = dim};
-        if (w->cfg->branches > 1) {
+        if (w->cfg->branches > 1 || m->folds_norm) {
             p.gamma = w->norms + (size_t)branch * 2 * d;
             p.beta = w->cfg->rms_norm ? NULL : p.gamma + d;
         }
@@ -299,6 +300,18 @@ static vit_part proj_part(vit_walk *w, int layer, int branch, const char *prefix
 
 enum { BRANCHES = 2 };
 
+/* norm1 or norm2, where it is folded into what reads it: to the place of the first branch's. */
+static void read_folded_norm(vit_walk *w, int layer, int which)
+{
+    size_t d = (size_t)w->cfg->width;
+    for (int i = 0; i < 2; i++) {
+        const st_tensor *t =
+            vit_find(w, VIT_SHAPE(d), "blocks.%d.norm%d.%s", layer, which, i ? "bias" : "weight");
+        if (!w->failed)
+            vit_read(w, t, 0, d, w->norms + (size_t)i * d);
+    }
+}
+
 /* The norms of the branches, folded into what reads them. */
 static void read_branch_norms(vit_walk *w, int layer, const char *branches)
 {
@@ -321,6 +334,8 @@ static void walk_attention(vit_walk *w, int layer, vit_block *b)
     names n = names_of(c, layer, 0);
     if (c->branches > 1)
         read_branch_norms(w, layer, "attns");
+    if (w->m->folds_norm)
+        read_folded_norm(w, layer, 1);
     for (int j = 0; j < c->branches; j++) {
         n = names_of(c, layer, j);
         qkv[j] = find_qkv(w, n.attn);
@@ -383,10 +398,11 @@ static void walk_fc1(vit_walk *w, vit_block *b, int layer)
         } else {
             part[parts++] = rows_of(w, c->proj_bias, c->gated_mlp ? 2 * f : f, n.mlp, "fc1");
         }
-        if (c->branches > 1) {
-            part[j].gamma = w->norms + (size_t)j * 2 * (size_t)c->width;
-            part[j].beta = c->rms_norm ? NULL : part[j].gamma + c->width;
-        }
+    }
+    for (int i = 0; i < parts && (c->branches > 1 || w->m->folds_norm); i++) {
+        size_t branch = (size_t)(c->branches > 1 ? i : 0); /* of one part each, or one of all */
+        part[i].gamma = w->norms + branch * 2 * (size_t)c->width;
+        part[i].beta = c->rms_norm ? NULL : part[i].gamma + c->width;
     }
     vit_read_rows(w, &b->fc1, c->width, part, parts);
 }
@@ -415,6 +431,8 @@ static void walk_mlp(vit_walk *w, int layer, vit_block *b)
     names n = names_of(c, layer, 0);
     if (c->branches > 1)
         read_branch_norms(w, layer, "ffns");
+    if (w->m->folds_norm)
+        read_folded_norm(w, layer, 2);
     walk_fc1(w, b, layer);
     vit_read_norm(w, &b->mlp_norm, c->hidden, c->mlp_norm, "%s.norm", n.mlp);
     for (int j = 0; j < c->branches; j++)
@@ -443,10 +461,11 @@ static void walk_block(vit_walk *w, int layer, vit_block *b)
 {
     const vit_config *c = w->cfg;
     bool parallel = c->block == VIT_BLOCK_PARALLEL, apart = c->branches > 1;
+    bool folded = w->m->folds_norm;
     if (apart)
         shared_norms(w, b);
-    vit_read_norm(w, &b->norm1, c->width, !apart && !parallel, "blocks.%d.norm1", layer);
-    vit_read_norm(w, &b->norm2, c->width, !apart,
+    vit_read_norm(w, &b->norm1, c->width, !apart && !parallel && !folded, "blocks.%d.norm1", layer);
+    vit_read_norm(w, &b->norm2, c->width, !apart && !folded,
                   parallel ? "blocks.%d.in_norm" : "blocks.%d.norm2", layer);
     walk_attention(w, layer, b);
     walk_mlp(w, layer, b);
@@ -670,6 +689,9 @@ void vit_shape(vit_model *m, const vit_config *c, vt_device *dev)
     m->attn_width = m->heads * m->head_dim;
     m->hidden = c->hidden * c->branches;
     m->mlp_columns = c->gated_mlp ? 3 * m->hidden : m->hidden; /* both halves, what they make */
+    m->folds_norm = dev && dev->fold_rows && c->width % VT_MOMENTS == 0 &&
+                    c->block == VIT_BLOCK_PRE && c->branches == 1 && !c->differential &&
+                    !c->rms_norm;
     m->outputs = c->classes ? c->classes : c->width;
 }
 

@@ -171,7 +171,7 @@ void vit_read_norm(vit_walk *w, vit_norm *to, int n, bool present, const char *f
 /* True where there is nothing more to do than to count. */
 static bool only_counts(vit_walk *w, size_t out, size_t in)
 {
-    w->bytes += out * in * vt_dtype_bytes(w->dtype) + out * 4;
+    w->bytes += out * in * vt_dtype_bytes(w->dtype) + 2 * out * sizeof(float);
     w->largest = out * in > w->largest ? out * in : w->largest;
     return !w->loading || w->failed;
 }

@@ -1,6 +1,6 @@
 /* Measures the products of ViT layers on a GPU of compute capability 9.0: every variant of ours
- * with its epilogue, beside cuBLASLt's fastest algorithm of eight with bias and residual, followed
- * by a pass for GELU where the layer has one. Not a test. Twelve copies of the weights, as twelve
+ * with its epilogue, beside cuBLASLt's fastest algorithm of eight with bias and residual, and passes
+ * before and behind for what it has not got: the norm of the input, GELU, moments. Not a test. Twelve copies of the weights, as twelve
  * blocks have them, so that weights come from memory; activations are the same each time. All in
  * one run, interleaved: medians over rounds, each one graph of 24 products.
  *
@@ -20,11 +20,15 @@ static const struct {
     const char *name;
     int n, k;
     vt_activation act;
-    bool add;
-} layers[] = {{"qkv", 2304, 768, VT_ACT_NONE, false},   {"proj", 768, 768, VT_ACT_NONE, true},
-              {"fc1", 3072, 768, VT_ACT_GELU, false},   {"fc2", 768, 3072, VT_ACT_NONE, true},
-              {"patch", 768, 768, VT_ACT_NONE, false},  {"L qkv", 3072, 1024, VT_ACT_NONE, false},
-              {"L fc1", 4096, 1024, VT_ACT_GELU, false}};
+    bool add, norm; /* what adds leaves moments */
+} layers[] = {{"qkv", 2304, 768, VT_ACT_NONE, false, true},
+              {"proj", 768, 768, VT_ACT_NONE, true, false},
+              {"fc1", 3072, 768, VT_ACT_GELU, false, true},
+              {"fc2", 768, 3072, VT_ACT_NONE, true, false},
+              {"patch", 768, 768, VT_ACT_NONE, false, false},
+              {"L qkv", 3072, 1024, VT_ACT_NONE, false, true},
+              {"L fc1", 4096, 1024, VT_ACT_GELU, false, true},
+              {"L fc2", 1024, 4096, VT_ACT_NONE, true, false}};
 enum { LAYERS = sizeof layers / sizeof *layers };
 
 static void ok(int error, const char *what)
@@ -69,6 +73,7 @@ typedef struct {
     cublasLtMatmulAlgo_t algorithms[ALGORITHMS];
     int count;
     const void *bias; /* in y's type */
+    void *room;       /* for the normalised input */
 } library;
 
 static vt_lt *lt;
@@ -88,9 +93,18 @@ static library make_library(const vt_cuda_gemm *g, const void *bias)
 static int run_library(library *l, int algorithm, const vt_cuda_gemm *g, cudaStream_t stream)
 {
     vt_mat y = {g->y, g->y_type, (size_t)g->m, g->n};
-    int error = vt_lt_run(l->product, &l->algorithms[algorithm], g->y, g->a, g->w, l->bias,
+    vt_mat a = {(void *)g->a, g->type, (size_t)g->m, g->k}, room = a;
+    int error = 0;
+    if (g->a_moments) {
+        room.p = l->room;
+        error = vt_cuda_norm(room, a, NULL, NULL, g->eps, stream);
+    }
+    if (!error)
+        error = vt_lt_run(l->product, &l->algorithms[algorithm], g->y, room.p, g->w, l->bias,
                           workspace, WORKSPACE, stream);
-    return error ? error : vt_cuda_activate(y, g->act, stream);
+    if (!error)
+        error = vt_cuda_activate(y, g->act, stream);
+    return error || !g->y_moments ? error : vt_cuda_moments(g->y_moments, y, stream);
 }
 
 typedef struct {
@@ -152,7 +166,7 @@ static void time_all(candidate *c, int count, cudaStream_t stream)
 static void bench(int l, int m, cudaStream_t stream)
 {
     int n = layers[l].n, k = layers[l].k, count = 0;
-    void *w[COPIES], *bias, *bias16;
+    void *w[COPIES], *bias, *bias16, *moments, *sums;
     vt_cuda_gemm g = {.type = type,
                       .y_type = type,
                       .m = m,
@@ -170,8 +184,16 @@ static void bench(int l, int m, cudaStream_t stream)
     cudaMemset(bias, 0, (size_t)n * 4);
     bias16 = random_matrix((size_t)n, 1);
     g.bias = bias;
+    ok(cudaMalloc(&moments, (size_t)m * (size_t)(n > k ? n : k) / 8), "cudaMalloc");
+    cudaMemset(moments, 0, (size_t)m * (size_t)(n > k ? n : k) / 8);
+    ok(cudaMalloc(&sums, (size_t)n * 4), "cudaMalloc");
+    ok(vt_cuda_row_sums(sums, (vt_mat){w[0], type, (size_t)n, k}, stream), "sums");
+    g.eps = 1e-6f, g.w_sums = sums;
+    g.a_moments = layers[l].norm ? moments : NULL;
+    g.y_moments = layers[l].add ? moments : NULL;
     candidate c[MOST];
     library cublas = make_library(&g, bias16);
+    ok(cudaMalloc(&cublas.room, (size_t)m * (size_t)k * 2), "cudaMalloc");
     for (int i = 0; i < cublas.count; i++) {
         c[count] = (candidate){.name = "cuBLASLt", .variant = -1, .algorithm = i};
         count += capture(&c[count], &cublas, g, w, stream);
@@ -201,6 +223,7 @@ static void bench(int l, int m, cudaStream_t stream)
     for (int i = 0; i < COPIES; i++)
         cudaFree(w[i]);
     cudaFree((void *)g.a), cudaFree(g.y), cudaFree(bias), cudaFree(bias16);
+    cudaFree(moments), cudaFree(sums), cudaFree(cublas.room);
 }
 
 int main(int argc, char **argv)

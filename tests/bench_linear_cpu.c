@@ -17,10 +17,10 @@ static const struct {
     const char *name;
     int out, in;
     vt_epilogue e;
-} layer[LAYERS] = {{"qkv", 2304, 768, {VT_ACT_NONE, false}},
-                   {"proj", 768, 768, {VT_ACT_NONE, true}},
-                   {"fc1", 3072, 768, {VT_ACT_GELU, false}},
-                   {"fc2", 768, 3072, {VT_ACT_NONE, true}}};
+} layer[LAYERS] = {{"qkv", 2304, 768, {.act = VT_ACT_NONE}},
+                   {"proj", 768, 768, {.add = true}},
+                   {"fc1", 3072, 768, {.act = VT_ACT_GELU}},
+                   {"fc2", 768, 3072, {.add = true}}};
 
 static clockid_t the_clock = CLOCK_MONOTONIC;
 

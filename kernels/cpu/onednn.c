@@ -262,7 +262,7 @@ static int choose_layout(const vt_device *dev, vt_dnn_weights *l, size_t rows, v
               "describing weights", st))
         return -1;
     int failed = describe(&pd, dnn, VIEW(any), rows, l->out, l->in, dev->dtype, dev->dtype,
-                          (vt_epilogue){VT_ACT_NONE, false}, st);
+                          (vt_epilogue){0}, st);
     desc_free(&any);
     if (failed)
         return -1;

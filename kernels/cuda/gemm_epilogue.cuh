@@ -84,12 +84,12 @@ template <vt_activation ACT, int N> __device__ __forceinline__ void activate(flo
         gelu_all(x, quick_q);
 }
 
-/* Four neighbouring elements of the bias, zeros where there are none. */
-__device__ __forceinline__ float4 bias_of(const output &o, int col)
+/* Four neighbouring elements of a vector of n, zeros where there are none. */
+__device__ __forceinline__ float4 four_of(const float *v, int col, int n)
 {
-    if (!o.bias || col >= o.n)
+    if (!v || col >= n)
         return make_float4(0, 0, 0, 0);
-    return __ldg(reinterpret_cast<const float4 *>(o.bias + col));
+    return __ldg(reinterpret_cast<const float4 *>(v + col));
 }
 
 /* A lane's part of 16 rows of wgmma's sums to the slab at a shared offset. */

@@ -259,7 +259,7 @@ __device__ void work_on_tiles(const output &o, const schedule &s, const ring<S> 
     for (int tile = first + pair * next, i = pair; tile < s.tiles; tile += 2 * next, i += 2) {
         place at = place_of<S>(s, tile, r.peer);
         position p = position_of<S>((uint32_t)i * steps);
-        float4 bias = bias_of(o, at.col + threadIdx.x % 32 * 4);
+        float4 bias = four_of(o.bias, at.col + threadIdx.x % 32 * 4, o.n);
         float acc[S::COLS / 2] = {};
         int then = tile + next < s.tiles ? 2 - pair : 0;
         if (i > 0)
@@ -311,12 +311,16 @@ __global__ void __launch_bounds__(persistent<S, PIECE>::THREADS, 1)
 
 /* ---- few rows ---- */
 
-/* Behind the stages the warps' slabs, the ring's barriers, and each warp's for fetch_old. */
+/* Warps that multiply, one that copies, and those that find the facts. Behind the stages the warps'
+ * slabs, the facts, the ring's barriers, each warp's for fetch_old, and one for the facts. */
 template <class S> struct small {
-    static constexpr int COPIER = S::WARPS, THREADS = (COPIER + 1) * 32; /* the last warp copies */
+    static constexpr int COPIER = S::WARPS, FINDER = COPIER + 1;
+    static constexpr int THREADS = FINDER * 32 + FINDERS;
+    using of_tile = facts<S::ROWS, S::COLS>;
     static constexpr int SLAB = slab_of_tile<S::COLS>::BYTES;
-    static constexpr int SLABS = S::STAGES * S::STAGE, RING = SLABS + S::WARPS * SLAB;
-    static constexpr int OLD = RING + 16 * S::STAGES, SHARED = 1024 + OLD + 8 * S::WARPS;
+    static constexpr int SLABS = S::STAGES * S::STAGE, FACTS = SLABS + S::WARPS * SLAB;
+    static constexpr int RING = FACTS + sizeof(of_tile), OLD = RING + 16 * S::STAGES;
+    static constexpr int FOUND = OLD + 8 * S::WARPS, SHARED = 1024 + FOUND + 8;
     static_assert(SHARED <= SHARED_MOST && S::ROWS == HALF && S::COLS <= 4 * 32, "");
 };
 
@@ -348,16 +352,17 @@ __device__ void copy_slices(const copies &c, const ring<S> &r, int row, int col,
 
 template <class T, class S>
 __global__ void __launch_bounds__(small<S>::THREADS, 1)
-    gemm_small(const __grid_constant__ all_copies c, const output o, int k, int across)
+    gemm_small(const __grid_constant__ all_copies c, const box_output o, int across)
 {
 #if VT_SM90A
     extern __shared__ unsigned char raw[];
     using L = small<S>;
     unsigned char *memory = raw + (-shared_offset(raw) & 1023);
     ring<S> r(memory, reinterpret_cast<uint32_t *>(memory + L::RING));
-    int tile = blockIdx.x / S::PEERS, steps = (k + SLICE - 1) / SLICE;
+    typename L::of_tile *f = reinterpret_cast<typename L::of_tile *>(memory + L::FACTS);
+    int tile = blockIdx.x / S::PEERS, steps = (o.k + SLICE - 1) / SLICE;
     int row = (tile / across * S::PEERS + r.peer) * S::ROWS, col = tile % across * S::COLS;
-    uint32_t old = shared_offset(memory) + L::OLD;
+    uint32_t old = shared_offset(memory) + L::OLD, found = shared_offset(memory) + L::FOUND;
     let_next_start();
     if (threadIdx.x == 32 * L::COPIER) {
         prefetch_map(&c.a);
@@ -365,24 +370,32 @@ __global__ void __launch_bounds__(small<S>::THREADS, 1)
         prefetch_map(&c.y);
         for (int i = 0; i < S::WARPS; i++)
             barrier_init(old + 8 * i, 1);
+        barrier_init(found, FINDERS / 32);
         r.init();
     }
     cluster_meet();
     int warp = warp_number();
     if (warp < S::WARPS) {
         float acc[S::COLS / 2] = {};
-        float4 bias = bias_of(o, col + threadIdx.x % 32 * 4);
         unsigned char *slab = memory + L::SLABS + warp * L::SLAB;
-        row += warp * 16, old += warp * 8;
         after_previous();
-        fetch_old<S::COLS>(o, &c.y, row, col, slab, old);
+        fetch_old<S::COLS>(o, &c.y, row + warp * 16, col, slab, old + 8 * warp);
         multiply<T, S>(acc, r, position_of<S>(0), steps, 0, 0);
-        finish_rows<T, S::COLS>(o, &c.y, acc, bias, row, col, slab, old, 0);
+        barrier_wait(found, 0);
+        finish_rows<T>(o, &c.y, f, warp * 16, acc, row + warp * 16, col, slab, old + 8 * warp, 0);
         stores_wait_read();
-    } else {
-        if (threadIdx.x == 32 * L::COPIER)
+    } else if (warp == L::COPIER) {
+        if (threadIdx.x % 32 == 0)
             copy_slices<S>(c, r, row, col, steps);
         __syncwarp();
+    } else {
+        int finder = (int)threadIdx.x - 32 * L::FINDER;
+        put_columns(o, col, f, finder);
+        after_previous();
+        put_rows(o, row, f, finder);
+        __syncwarp();
+        if (finder % 32 == 0)
+            barrier_arrive(found);
     }
     cluster_meet(); /* nobody leaves while others send */
 #endif
@@ -503,8 +516,10 @@ template <class T, class S> int run_small(const vt_cuda_gemm *g, cudaStream_t st
     if (e)
         return e;
     int across = ceil_div(g->n, S::COLS), tiles = across * ceil_div(g->m, S::ROWS * S::PEERS);
+    box_output o = {output_of(g), g->a_moments ? g->w_sums : NULL, g->a_moments, g->y_moments, g->k,
+                    g->eps};
     return launch_clusters(gemm_small<T, S>, tiles, S::PEERS, traits::THREADS, traits::SHARED,
-                           stream, c, output_of(g), g->k, across);
+                           stream, c, o, across);
 }
 
 /* ---- variants ---- */
@@ -558,6 +573,13 @@ extern "C" bool vt_cuda_gemm_serves(int number, const vt_cuda_gemm *g, int capab
     if (g->m < 1 || g->n < 8 || g->k < 8 || g->n % 8 || g->k % 8 || (g->add && g->act))
         return false;
     const variant &v = variants[number];
+    bool plain = !g->a_moments && !g->y_moments;
+    if (!plain && (!v.rows || g->y_type == VT_F32))
+        return false;
+    if (g->a_moments && (g->k % VT_MOMENTS || !g->w_sums || g->add))
+        return false;
+    if (g->y_moments && (g->n % VT_MOMENTS || v.cols % VT_MOMENTS || !g->add))
+        return false;
     if (g->m > 1 << 24 || g->n > 1 << 20 || (double)g->m * g->n > 1e12)
         return false; /* counts of tiles are ints */
     return !v.rows || (double)ceil_div(g->m, v.rows) * ceil_div(g->n, v.cols) <= 600;

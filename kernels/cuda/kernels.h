@@ -30,6 +30,7 @@ extern "C" {
 
 int vt_cuda_cast(void *y, vt_dtype y_type, const void *x, vt_dtype x_type, size_t n,
                  cudaStream_t stream); /* x may be pinned host memory */
+/* gamma and beta may be NULL, both: y = (x - mean) / sqrt(var + eps). */
 int vt_cuda_norm(vt_mat y, vt_mat x, const float *gamma, const float *beta, float eps,
                  cudaStream_t stream);
 int vt_cuda_qk_norm(vt_mat qkv, int heads, int head_dim, const float *q_gamma, const float *q_beta,
@@ -48,11 +49,21 @@ int vt_cuda_latent_pool(vt_mat y, vt_mat kv, const float *q, int heads, int firs
 
 /* ---- products of our own ---- */
 
+/* Moments of the rows of x (backend.h), of a 16-bit type. */
+int vt_cuda_moments(float *moments, vt_mat x, cudaStream_t stream);
+
+/* sums [rows] of the rows of w, of a 16-bit type. */
+int vt_cuda_row_sums(float *sums, vt_mat w, cudaStream_t stream);
+
 /* y [m, n] = act(a [m, k] w [n, k]^T + bias), or y += a w^T + bias where `add` (act is none then).
- * a and w have one type, rows contiguous; y has that type or fp32; sums are fp32. */
+ * a and w have one type, rows contiguous; y has that type or fp32; sums are fp32. With a_moments,
+ * each row of a is normalised: N(a) = (a - mean) / sqrt(variance + eps) stands for a. */
 typedef struct {
     const void *a, *w;
-    const float *bias; /* [n] or NULL */
+    const float *bias;               /* [n] or NULL */
+    const float *w_sums, *a_moments; /* [n] the sums of w's rows, moments of a; NULL: a as it is */
+    float *y_moments;                /* of what y becomes, where `add`; NULL: not wanted */
+    float eps;
     void *y;
     vt_dtype type, y_type;
     int m, n, k;

@@ -6,8 +6,12 @@
  * one. Each shape is timed once, on the real buffers, when a stream is prepared, and remembered on
  * disk (tuned.c).
  *
+ * Where the input is normalised on the way or moments of the result are wanted, our tiles do it in
+ * their epilogues; the others have passes before and behind.
+ *
  * Weights are kept as [out, in] in the device's type; bias in fp32 and, where that is a 16-bit
- * type, in it as well, because cuBLASLt wants the bias in the output's type.
+ * type, in it as well, because cuBLASLt wants the bias in the output's type. With them are kept the
+ * sums of W's rows as they were rounded, for normalised inputs.
  */
 #include "kernels/cuda/cuda.h"
 
@@ -22,6 +26,7 @@ struct vt_linear {
     void *w;
     float *bias; /* NULL: none */
     void *bias16;
+    float *sums; /* [out]; NULL where fold_rows is 0 */
     size_t bytes;
 };
 
@@ -36,8 +41,8 @@ struct vt_cuda_product {
     struct vt_cuda_product *next;
     int m, n, k;
     vt_dtype x, y;
-    bool bias;
-    vt_epilogue e;
+    bool bias, norm, moments;
+    vt_epilogue e; /* its act and add */
     vt_lt_product *lt;
     bool fused; /* the activation is in cuBLASLt's epilogue */
     candidate best;
@@ -54,8 +59,13 @@ static int fill(vt_device *dev, vt_linear *l, const float *w, const float *bias,
 {
     vt_mat weights = {l->w, l->type, (size_t)l->out, l->in}, b = {l->bias, VT_F32, 1, l->out};
     vt_mat b16 = {l->bias16, l->type, 1, l->out};
-    return dev->ops->upload(dev, weights, w, st) || (bias && dev->ops->upload(dev, b, bias, st)) ||
-           (l->bias16 && dev->ops->upload(dev, b16, bias, st));
+    if (dev->ops->upload(dev, weights, w, st) || (bias && dev->ops->upload(dev, b, bias, st)) ||
+        (l->bias16 && dev->ops->upload(dev, b16, bias, st)))
+        return -1;
+    int error = l->sums ? vt_cuda_row_sums(l->sums, weights, NULL) : 0;
+    if (!error && l->sums)
+        error = cudaStreamSynchronize(NULL);
+    return error ? vt_cuda_fail(dev, error, "sums of weights", st) : 0;
 }
 
 vt_linear *vt_cuda_linear_load(vt_device *dev, const float *w, const float *bias, int out, int in,
@@ -68,12 +78,16 @@ vt_linear *vt_cuda_linear_load(vt_device *dev, const float *w, const float *bias
     size_t type = vt_dtype_bytes(dev->dtype), n = (size_t)out;
     size_t matrix = align256(n * (size_t)in * type), vector = bias ? align256(n * 4) : 0;
     size_t narrow = bias && dev->dtype != VT_F32 ? align256(n * type) : 0;
-    *l = (vt_linear){.out = out, .in = in, .type = dev->dtype, .bytes = matrix + vector + narrow};
+    size_t sums = dev->fold_rows ? align256(n * 4) : 0;
+    *l = (vt_linear){.out = out, .in = in, .type = dev->dtype};
+    l->bytes = matrix + vector + narrow + sums;
     l->w = vt_cuda_malloc(dev, l->bytes, "weights", st);
     if (l->w && vector)
         l->bias = (float *)((char *)l->w + matrix);
     if (l->w && narrow)
         l->bias16 = (char *)l->bias + vector;
+    if (l->w && sums)
+        l->sums = (float *)((char *)l->w + matrix + vector + narrow);
     if (!l->w || fill(dev, l, w, bias, st)) {
         vt_cuda_linear_free(dev, l);
         return NULL;
@@ -100,13 +114,23 @@ bool vt_cuda_linear_fits(const vt_linear *l, int in, int out)
 
 /* ---- running a candidate ---- */
 
-static vt_cuda_gemm own_product(const vt_cuda_product *p, void *y, const void *x,
-                                const vt_linear *l)
+typedef struct { /* what a product is asked to work on */
+    void *y;
+    const void *x;
+    const vt_linear *l;
+    vt_epilogue e;
+} operands;
+
+static vt_cuda_gemm own_product(const vt_cuda_product *p, const operands *o)
 {
-    return (vt_cuda_gemm){.a = x,
-                          .w = l->w,
-                          .bias = l->bias,
-                          .y = y,
+    return (vt_cuda_gemm){.a = o->x,
+                          .w = o->l->w,
+                          .bias = o->l->bias,
+                          .w_sums = p->norm ? o->l->sums : NULL,
+                          .a_moments = p->norm ? o->e.norm->moments : NULL,
+                          .y_moments = p->moments ? o->e.moments : NULL,
+                          .eps = p->norm ? o->e.norm->eps : 0,
+                          .y = o->y,
                           .type = p->x,
                           .y_type = p->y,
                           .m = p->m,
@@ -116,36 +140,57 @@ static vt_cuda_gemm own_product(const vt_cuda_product *p, void *y, const void *x
                           .add = p->e.add};
 }
 
-static int run_candidate(cuda_stream *s, vt_cuda_product *p, const candidate *c, void *y,
-                         const void *x, const vt_linear *l)
+/* The product and its activation, of x as it is. */
+static int run_plain(cuda_stream *s, vt_cuda_product *p, const candidate *c, const operands *o)
 {
-    if (c->own != LIBRARY) {
-        vt_cuda_gemm g = own_product(p, y, x, l);
-        return c->own == ANY ? vt_cuda_gemm_any(&g, s->stream)
-                             : vt_cuda_gemm_run(c->own, &g, s->stream);
+    const void *bias = p->y == VT_F32 ? o->l->bias : o->l->bias16;
+    vt_mat y = {o->y, p->y, (size_t)p->m, p->n};
+    if (c->own == ANY) {
+        vt_cuda_gemm g = own_product(p, o);
+        return vt_cuda_gemm_any(&g, s->stream);
     }
-    const void *bias = p->y == VT_F32 ? l->bias : l->bias16;
-    int status =
-        vt_lt_run(p->lt, &c->algo, y, x, l->w, bias, s->workspace, s->workspace_bytes, s->stream);
-    if (status)
+    if (vt_lt_run(p->lt, &c->algo, o->y, o->x, o->l->w, bias, s->workspace, s->workspace_bytes,
+                  s->stream))
         return cudaErrorNotSupported;
-    vt_mat out = {y, p->y, (size_t)p->m, p->n};
-    return p->fused ? 0 : vt_cuda_activate(out, p->e.act, s->stream);
+    return p->fused ? 0 : vt_cuda_activate(y, p->e.act, s->stream);
+}
+
+static int run_candidate(cuda_stream *s, vt_cuda_product *p, const candidate *c, operands o)
+{
+    if (c->own >= 0) {
+        vt_cuda_gemm g = own_product(p, &o);
+        return vt_cuda_gemm_run(c->own, &g, s->stream);
+    }
+    int error = 0;
+    if (p->norm) {
+        vt_mat x = {(void *)o.x, p->x, (size_t)p->m, p->k}, normed = o.e.norm->room;
+        error = vt_cuda_norm(normed, x, NULL, NULL, o.e.norm->eps, s->stream);
+        o.x = normed.p;
+    }
+    if (!error)
+        error = run_plain(s, p, c, &o);
+    vt_mat y = {o.y, p->y, (size_t)p->m, p->n};
+    return error || !p->moments ? error : vt_cuda_moments(o.e.moments, y, s->stream);
 }
 
 /* ---- choosing ---- */
 
-static int list_candidates(const cuda_device *dev, const vt_cuda_product *p, const vt_linear *l,
-                           vt_mat y, vt_mat x, candidate *out)
+/* Where our tiles do what the library needs passes for, only they: timed alone, passes seem to cost
+ * less than they do in a model. */
+static int list_candidates(const cuda_device *dev, const vt_cuda_product *p, const operands *o,
+                           candidate *out)
 {
     cublasLtMatmulAlgo_t algo[LT_MOST];
-    int n = 0, found = vt_lt_algorithms(p->lt, VT_CUDA_WORKSPACE, algo, LT_MOST);
-    for (int i = 0; i < found; i++)
-        out[n++] = (candidate){.own = LIBRARY, .algo = algo[i]};
-    vt_cuda_gemm g = own_product(p, y.p, x.p, l);
-    for (int v = 0; v < vt_cuda_gemm_variants() && n < CANDIDATES; v++)
+    vt_cuda_gemm g = own_product(p, o);
+    int n = 0;
+    for (int v = 0; v < vt_cuda_gemm_variants() && n < CANDIDATES - LT_MOST; v++)
         if (vt_cuda_gemm_serves(v, &g, dev->capability))
             out[n++] = (candidate){.own = v};
+    if (n && (p->norm || p->moments))
+        return n;
+    int found = vt_lt_algorithms(p->lt, VT_CUDA_WORKSPACE, algo, LT_MOST);
+    for (int i = 0; i < found; i++)
+        out[n++] = (candidate){.own = LIBRARY, .algo = algo[i]};
     if (!n)
         out[n++] = (candidate){.own = ANY};
     return n;
@@ -193,8 +238,7 @@ typedef struct {
     cuda_stream *s;
     vt_cuda_product *p;
     const candidate *list;
-    vt_mat y, x;
-    const vt_linear *l;
+    operands o;
 } trial;
 
 /* A pass over m that changes nothing. */
@@ -208,20 +252,22 @@ static int touch(vt_mat m, cudaStream_t stream)
 static int try_candidate(void *user, int i)
 {
     const trial *t = user;
-    bool small = t->p->m < COLD_ROWS;
-    int error = small ? touch(t->x, t->s->stream) : 0;
+    const vt_cuda_product *p = t->p;
+    bool small = p->m < COLD_ROWS;
+    vt_mat x = {(void *)t->o.x, p->x, (size_t)p->m, p->k}, y = {t->o.y, p->y, (size_t)p->m, p->n};
+    int error = small ? touch(x, t->s->stream) : 0;
     if (!error)
-        error = run_candidate(t->s, t->p, &t->list[i], t->y.p, t->x.p, t->l);
-    return small && !error ? touch(t->y, t->s->stream) : error;
+        error = run_candidate(t->s, t->p, &t->list[i], t->o);
+    return small && !error ? touch(y, t->s->stream) : error;
 }
 
 static void key_of(const vt_cuda_product *p, bool tf32, char *key, size_t room)
 {
     static const char *const types[] = {"f32", "f16", "bf16"};
     static const char *const acts[] = {"", " gelu", " gelu_tanh", " quick_gelu"};
-    snprintf(key, room, "product %dx%dx%d %s%s %s%s%s%s", p->m, p->n, p->k, types[p->x],
+    snprintf(key, room, "product %dx%dx%d %s%s %s%s%s%s%s%s", p->m, p->n, p->k, types[p->x],
              tf32 ? "(tf32)" : "", types[p->y], p->bias ? " bias" : "", acts[p->e.act],
-             p->e.add ? " add" : "");
+             p->e.add ? " add" : "", p->norm ? " norm" : "", p->moments ? " moments" : "");
 }
 
 /* Takes over the remembered choice where there is one that still works: the file may be anybody's. */
@@ -232,10 +278,10 @@ static bool recall(const trial *t, const char *key)
     candidate c;
     if (!known || !read_choice(&c, known))
         return false;
-    vt_cuda_gemm g = own_product(t->p, t->y.p, t->x.p, t->l);
+    vt_cuda_gemm g = own_product(t->p, &t->o);
     if (c.own >= 0 && !vt_cuda_gemm_serves(c.own, &g, dev->capability))
         return false;
-    if (run_candidate(t->s, t->p, &c, t->y.p, t->x.p, t->l)) {
+    if (run_candidate(t->s, t->p, &c, t->o)) {
         cudaGetLastError();
         return false;
     }
@@ -244,19 +290,18 @@ static bool recall(const trial *t, const char *key)
 }
 
 /* By what is remembered, else by timing; the lock keeps other streams from timing beside us. */
-static int choose(cuda_stream *s, vt_cuda_product *p, vt_mat y, vt_mat x, const vt_linear *l,
-                  vt_status *st)
+static int choose(cuda_stream *s, vt_cuda_product *p, operands o, vt_status *st)
 {
     cuda_device *dev = vt_cuda(&s->base);
     char key[128], text[256];
     candidate list[CANDIDATES];
     key_of(p, dev->base.tf32, key, sizeof key);
     pthread_mutex_lock(&dev->lock);
-    trial t = {s, p, list, y, x, l};
+    trial t = {s, p, list, o};
     int best = -1, tried = 0;
     bool found = recall(&t, key);
     if (!found) {
-        tried = list_candidates(dev, p, l, y, x, list);
+        tried = list_candidates(dev, p, &o, list);
         best = vt_cuda_fastest(&s->base, tried, try_candidate, &t, p->m < COLD_ROWS);
         if (best >= 0) {
             p->best = list[best];
@@ -279,7 +324,7 @@ static vt_cuda_product *find(const cuda_stream *s, vt_mat y, vt_mat x, const vt_
     for (vt_cuda_product *p = s->products; p; p = p->next)
         if ((size_t)p->m == x.rows && p->n == l->out && p->k == l->in && p->x == x.type &&
             p->y == y.type && p->bias == (l->bias != NULL) && p->e.act == e.act &&
-            p->e.add == e.add)
+            p->e.add == e.add && p->norm == (e.norm != NULL) && p->moments == (e.moments != NULL))
             return p;
     return NULL;
 }
@@ -297,7 +342,9 @@ static vt_cuda_product *new_product(cuda_device *dev, vt_mat y, vt_mat x, const 
     if (!p)
         return NULL;
     p->m = (int)x.rows, p->n = l->out, p->k = l->in;
-    p->x = x.type, p->y = y.type, p->e = e, p->bias = l->bias != NULL;
+    p->x = x.type, p->y = y.type, p->bias = l->bias != NULL;
+    p->e = (vt_epilogue){.act = e.act, .add = e.add};
+    p->norm = e.norm != NULL, p->moments = e.moments != NULL;
     p->fused = e.act == VT_ACT_GELU_TANH && p->bias;
     vt_lt_shape shape = {.m = p->m,
                          .n = p->n,
@@ -327,7 +374,7 @@ int vt_cuda_prepare_linear(vt_stream *stream, vt_mat y, vt_mat x, const vt_linea
     vt_cuda_product *p = new_product(vt_cuda(stream), y, x, l, e, st);
     if (!p)
         return -1;
-    if (choose(s, p, y, x, l, st)) {
+    if (choose(s, p, (operands){y.p, x.p, l, e}, st)) {
         free_product(p);
         return -1;
     }
@@ -353,5 +400,6 @@ void vt_cuda_linear(vt_stream *stream, vt_mat y, vt_mat x, const vt_linear *l, v
         vt_fail(&stream->error, VT_MACHINE, "product was not prepared (layer %d)", stream->layer);
         return;
     }
-    vt_cuda_note(stream, run_candidate(s, p, &p->best, y.p, x.p, l), "matrix product");
+    vt_cuda_note(stream, run_candidate(s, p, &p->best, (operands){y.p, x.p, l, e}),
+                 "matrix product");
 }

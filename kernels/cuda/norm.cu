@@ -1,8 +1,9 @@
 /* LayerNorm of rows: y = (x - mean) / sqrt(var + eps) * gamma + beta, over the columns of a token
  * or over each head of q and k. A warp has a row; the row stays in registers, so that the mean
  * comes first and then the mean of squared distances from it: no cancellation where |mean| is
- * large. RMSNorm, where beta is NULL, is the same with 0 for the mean. Sums are fp32. Bytes are the
- * cost: each value is read and written once.
+ * large. RMSNorm, where beta alone is NULL, is the same with 0 for the mean. Sums are fp32. Bytes are
+ * the cost: each value is read and written once. Also what products want that normalise their input
+ * themselves: moments of its rows, sums of the weights' rows.
  */
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/kernels.h"
@@ -58,7 +59,11 @@ __global__ void __launch_bounds__(32 * WARPS)
     int lane = threadIdx.x % 32, vecs = cols / 4;
     float4 v[VECS], g[VECS], b[VECS];
     float sum = 0, squares = 0;
-    load_row(g, gamma, lane, vecs);
+#pragma unroll
+    for (int i = 0; i < VECS; i++)
+        g[i] = make_float4(1, 1, 1, 1);
+    if (gamma)
+        load_row(g, gamma, lane, vecs);
     load_row(b, beta, lane, beta ? vecs : 0);
     after_previous();
     let_next_start();
@@ -68,7 +73,7 @@ __global__ void __launch_bounds__(32 * WARPS)
 #pragma unroll
     for (int i = 0; i < VECS; i++)
         sum += (v[i].x + v[i].y) + (v[i].z + v[i].w);
-    float mean = beta ? warp_sum(sum) / cols : 0.0f;
+    float mean = beta || !gamma ? warp_sum(sum) / cols : 0.0f;
 #pragma unroll
     for (int i = 0; i < VECS; i++) {
         if (lane + 32 * i >= vecs)
@@ -96,14 +101,15 @@ __device__ void norm_row(Y *y, const X *x, int cols, const float *gamma, const f
     float sum = 0, squares = 0;
     for (int i = lane; i < cols; i += 32)
         sum += to_f32(x[i]);
-    float mean = beta ? warp_sum(sum) / cols : 0.0f;
+    float mean = beta || !gamma ? warp_sum(sum) / cols : 0.0f;
     for (int i = lane; i < cols; i += 32) {
         float d = to_f32(x[i]) - mean;
         squares += d * d;
     }
     float scale = rsqrtf(warp_sum(squares) / cols + eps);
     for (int i = lane; i < cols; i += 32)
-        y[i] = from_f32<Y>((to_f32(x[i]) - mean) * scale * gamma[i] + (beta ? beta[i] : 0.0f));
+        y[i] = from_f32<Y>((to_f32(x[i]) - mean) * scale * (gamma ? gamma[i] : 1.0f) +
+                           (beta ? beta[i] : 0.0f));
 }
 
 template <typename X, typename Y>
@@ -116,6 +122,68 @@ __global__ void __launch_bounds__(32 * WARPS)
     let_next_start();
     if (row < rows)
         norm_row(y + row * cols, x + row * cols, cols, gamma, beta, eps);
+}
+
+/* ---- moments, and sums of rows ---- */
+
+template <typename T> __device__ __forceinline__ void load8(float (&v)[8], const T *p)
+{
+    uint4 u = *reinterpret_cast<const uint4 *>(p);
+    const T *t = reinterpret_cast<const T *>(&u);
+    for (int i = 0; i < 8; i++)
+        v[i] = to_f32(t[i]);
+}
+
+/* Eight lanes have a part. */
+__device__ __forceinline__ float part_sum(float v)
+{
+    for (int i = VT_MOMENTS / 16; i; i /= 2)
+        v += __shfl_xor_sync(0xffffffffu, v, i);
+    return v;
+}
+
+template <typename T>
+__global__ void __launch_bounds__(32 * WARPS)
+    moments_kernel(float2 *moments, const T *x, size_t rows, int cols)
+{
+    size_t row = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) / 32;
+    int lane = threadIdx.x % 32;
+    after_previous();
+    let_next_start();
+    if (row >= rows)
+        return;
+    for (int first = 0; first < cols; first += 256) {
+        int col = first + 8 * lane;
+        float v[8] = {}, sum = 0, squares = 0;
+        if (col < cols)
+            load8(v, x + row * cols + col);
+        for (int i = 0; i < 8; i++)
+            sum += v[i];
+        float mean = part_sum(sum) / VT_MOMENTS;
+        for (int i = 0; i < 8; i++)
+            squares += (v[i] - mean) * (v[i] - mean);
+        squares = part_sum(squares);
+        if (lane % 8 == 0 && col < cols)
+            moments[(row * cols + col) / VT_MOMENTS] = make_float2(mean, squares);
+    }
+}
+
+template <typename T>
+__global__ void __launch_bounds__(32 * WARPS)
+    row_sums_kernel(float *sums, const T *w, size_t rows, int cols)
+{
+    size_t row = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) / 32;
+    int lane = threadIdx.x % 32;
+    float sum = 0;
+    after_previous();
+    let_next_start();
+    if (row >= rows)
+        return;
+    for (int i = lane; i < cols; i += 32)
+        sum += to_f32(w[row * cols + i]);
+    sum = warp_sum(sum);
+    if (lane == 0)
+        sums[row] = sum;
 }
 
 template <typename T>
@@ -176,6 +244,27 @@ extern "C" int vt_cuda_norm(vt_mat y, vt_mat x, const float *gamma, const float 
     if (y.type == VT_BF16)
         return norm<__nv_bfloat16, __nv_bfloat16>(y, x, gamma, beta, eps, stream);
     return norm<__nv_bfloat16, float>(y, x, gamma, beta, eps, stream);
+}
+
+extern "C" int vt_cuda_moments(float *moments, vt_mat x, cudaStream_t stream)
+{
+    int warps = x.rows < 2048 ? 1 : WARPS;
+    unsigned blocks = blocks_for(x.rows, warps);
+    if (x.type == VT_F16)
+        return launch(moments_kernel<__half>, blocks, 32 * warps, 0, stream, (float2 *)moments,
+                      (const __half *)x.p, x.rows, x.cols);
+    return launch(moments_kernel<__nv_bfloat16>, blocks, 32 * warps, 0, stream, (float2 *)moments,
+                  (const __nv_bfloat16 *)x.p, x.rows, x.cols);
+}
+
+extern "C" int vt_cuda_row_sums(float *sums, vt_mat w, cudaStream_t stream)
+{
+    unsigned blocks = blocks_for(w.rows, WARPS);
+    if (w.type == VT_F16)
+        return launch(row_sums_kernel<__half>, blocks, 32 * WARPS, 0, stream, sums,
+                      (const __half *)w.p, w.rows, w.cols);
+    return launch(row_sums_kernel<__nv_bfloat16>, blocks, 32 * WARPS, 0, stream, sums,
+                  (const __nv_bfloat16 *)w.p, w.rows, w.cols);
 }
 
 template <typename T>

@@ -156,11 +156,11 @@ static void check_everywhere(const shape *s)
 static void all_epilogues_and_types_give_the_layer(void **state)
 {
     (void)state;
-    const vt_epilogue es[] = {{VT_ACT_NONE, false},
-                              {VT_ACT_NONE, true},
-                              {VT_ACT_GELU, false},
-                              {VT_ACT_GELU_TANH, false},
-                              {VT_ACT_QUICK_GELU, false}};
+    const vt_epilogue es[] = {{.act = VT_ACT_NONE},
+                              {.add = true},
+                              {.act = VT_ACT_GELU},
+                              {.act = VT_ACT_GELU_TANH},
+                              {.act = VT_ACT_QUICK_GELU}};
     for (size_t i = 0; i < sizeof es / sizeof *es; i++)
         for (int types = 0; types < 5; types++) {
             /* device, x, y: f f f, then b b b, b b f, b f f, b f b */
@@ -202,7 +202,7 @@ static void shapes_that_no_block_divides_give_the_layer(void **state)
 static void the_built_in_product_gives_the_same_bits_for_any_number_of_threads(void **state)
 {
     (void)state;
-    shape s = {.rows = 230, .out = 100, .in = 300, .bias = true, .e = {VT_ACT_GELU, false}};
+    shape s = {.rows = 230, .out = 100, .in = 300, .bias = true, .e = {.act = VT_ACT_GELU}};
     s.threads = 1;
     problem p = make_problem(&s);
     for (size_t i = 0; i < sizeof isas / sizeof *isas; i++)
@@ -282,7 +282,7 @@ static void an_unprepared_product_is_refused(void **state)
         vt_linear *l = dev->ops->linear_load(dev, w, NULL, 4, 8, 2, &st);
         vt_stream *s = dev->ops->stream_open(dev, &st);
         dev->ops->linear(s, (vt_mat){y, VT_F32, 2, 4}, (vt_mat){x, VT_F32, 2, 8}, l,
-                         (vt_epilogue){VT_ACT_NONE, false});
+                         (vt_epilogue){0});
         assert_int_equal(dev->ops->finish(s, &st), -1);
         assert_non_null(strstr(st.text, "not prepared"));
         dev->ops->stream_close(s);

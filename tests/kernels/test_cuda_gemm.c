@@ -87,10 +87,12 @@ typedef struct {
     vt_dtype type, y_type;
     vt_activation act;
     bool bias, add;
+    bool norm, moments; /* of the input; of what y becomes */
 } shape;
 
 typedef struct {
     float *a, *w, *bias, *add; /* on the host, representable in their types */
+    float *normed;             /* a, or N(a) */
     vt_cuda_gemm g;            /* the same on the device; y is not set */
 } problem;
 
@@ -102,6 +104,41 @@ static float *random_values(size_t n, float scale, unsigned seed, vt_dtype type)
     return x;
 }
 
+enum { MEAN = 3 }; /* of inputs that are normalised: away from zero */
+static const float EPS = 1e-3f;
+
+/* N(a) of rows, in double precision. */
+static float *normalised(const float *a, size_t rows, size_t cols)
+{
+    float *y = malloc(rows * cols * sizeof *y);
+    for (size_t r = 0; r < rows; r++) {
+        double mean = 0, var = 0;
+        for (size_t c = 0; c < cols; c++)
+            mean += a[r * cols + c] / (double)cols;
+        for (size_t c = 0; c < cols; c++)
+            var += pow(a[r * cols + c] - mean, 2) / (double)cols;
+        for (size_t c = 0; c < cols; c++)
+            y[r * cols + c] = (float)((a[r * cols + c] - mean) / sqrt(var + (double)EPS));
+    }
+    return y;
+}
+
+static void make_normed(problem *p, const shape *s)
+{
+    size_t m = (size_t)s->m, k = (size_t)s->k;
+    float *sums, *moments;
+    for (size_t i = 0; i < m * k; i++)
+        p->a[i] += MEAN;
+    round_all(p->a, m * k, s->type);
+    p->normed = normalised(p->a, m, k);
+    p->g.a = to_device(p->a, m * k, s->type);
+    ok(cudaMalloc((void **)&sums, (size_t)s->n * sizeof *sums));
+    ok(cudaMalloc((void **)&moments, m * k / VT_MOMENTS * 2 * sizeof *moments));
+    ok(vt_cuda_row_sums(sums, (vt_mat){(void *)p->g.w, s->type, (size_t)s->n, s->k}, NULL));
+    ok(vt_cuda_moments(moments, (vt_mat){(void *)p->g.a, s->type, m, s->k}, NULL));
+    p->g.w_sums = sums, p->g.a_moments = moments, p->g.eps = EPS;
+}
+
 static problem make_problem(const shape *s)
 {
     problem p = {0};
@@ -110,7 +147,7 @@ static problem make_problem(const shape *s)
     p.w = random_values(n * k, 2 / sqrtf((float)k), 2, s->type);
     p.bias = s->bias ? random_values(n, 1, 3, VT_F32) : NULL;
     p.add = s->add ? random_values(m * n, 1, 4, s->y_type) : NULL;
-    p.g = (vt_cuda_gemm){.a = to_device(p.a, m * k, s->type),
+    p.g = (vt_cuda_gemm){.a = s->norm ? NULL : to_device(p.a, m * k, s->type),
                          .w = to_device(p.w, n * k, s->type),
                          .bias = p.bias ? to_device(p.bias, n, VT_F32) : NULL,
                          .type = s->type,
@@ -120,12 +157,17 @@ static problem make_problem(const shape *s)
                          .k = s->k,
                          .act = s->act,
                          .add = s->add};
+    if (s->norm)
+        make_normed(&p, s);
+    if (s->moments)
+        ok(cudaMalloc((void **)&p.g.y_moments, m * n / VT_MOMENTS * 2 * sizeof(float)));
     return p;
 }
 
 static void free_problem(problem *p)
 {
-    free(p->a), free(p->w), free(p->bias), free(p->add);
+    free(p->a), free(p->w), free(p->bias), free(p->add), free(p->normed);
+    cudaFree((void *)p->g.w_sums), cudaFree((void *)p->g.a_moments), cudaFree(p->g.y_moments);
     cudaFree((void *)p->g.a), cudaFree((void *)p->g.w), cudaFree((void *)p->g.bias);
 }
 
@@ -165,7 +207,9 @@ static float *run(const problem *p, int variant)
 static double limit(const shape *s, double want)
 {
     double half_ulp = s->y_type == VT_F32 ? 0 : s->y_type == VT_F16 ? 1.0 / 2048 : 1.0 / 256;
-    return fabs(want) * half_ulp * 1.001 + 2e-6 + 4e-8 * s->k + (s->y_type == VT_F16 ? 6e-8 : 0);
+    double sums = 2e-6 + 4e-8 * s->k; /* a normalised input's are of values about its mean */
+    return fabs(want) * half_ulp * 1.001 + (s->norm ? 2 * (1 + MEAN) : 1) * sums +
+           (s->y_type == VT_F16 ? 6e-8 : 0);
 }
 
 /* The i-th of `rows` rows that are compared. */
@@ -185,6 +229,27 @@ static void check_row(const shape *s, const float *y, const double *want, int ro
                      (double)y[c], want[c]);
 }
 
+/* Moments of y as it is in memory differ from those before rounding by at most its step. */
+static void check_moments(const problem *p, const float *y, const char *name)
+{
+    size_t parts = (size_t)p->g.m * (size_t)p->g.n / VT_MOMENTS;
+    float *got = malloc(parts * 2 * sizeof *got);
+    double step = p->g.type == VT_F16 ? 1.0 / 1024 : 1.0 / 128;
+    ok(cudaMemcpy(got, p->g.y_moments, parts * 2 * sizeof *got, cudaMemcpyDeviceToHost));
+    for (size_t i = 0; i < parts; i++, y += VT_MOMENTS) {
+        double mean = 0, squares = 0, largest = 0;
+        for (int c = 0; c < VT_MOMENTS; c++)
+            mean += (double)y[c] / VT_MOMENTS, largest = fmax(largest, fabs((double)y[c]));
+        for (int c = 0; c < VT_MOMENTS; c++)
+            squares += pow(y[c] - mean, 2);
+        if (!(fabs(got[2 * i] - mean) <= step * largest / 4) ||
+            !(fabs(got[2 * i + 1] - squares) <= step * squares))
+            fail_msg("%s: %d x %d -> %d: moments of part %zu: %g %g, expected %g %g", name, p->g.m,
+                     p->g.k, p->g.n, i, (double)got[2 * i], (double)got[2 * i + 1], mean, squares);
+    }
+    free(got);
+}
+
 enum { ROWS = 8 }; /* that are compared of a large product; of the others, that they are finite */
 
 /* All variants. */
@@ -196,8 +261,8 @@ static void check(const shape *s)
     double *want = malloc((size_t)rows * n * sizeof *want);
     for (int i = 0; i < rows; i++) {
         size_t r = (size_t)compared_row(s, i, rows);
-        oracle_linear(want + (size_t)i * n, p.a + r * k, p.w, p.bias, p.add ? p.add + r * n : NULL,
-                      1, s->n, s->k, (oracle_act)s->act);
+        oracle_linear(want + (size_t)i * n, (s->norm ? p.normed : p.a) + r * k, p.w, p.bias,
+                      p.add ? p.add + r * n : NULL, 1, s->n, s->k, (oracle_act)s->act);
     }
     for (int v = 0; v < vt_cuda_gemm_variants(); v++) {
         if (!vt_cuda_gemm_serves(v, &p.g, 90))
@@ -209,6 +274,8 @@ static void check(const shape *s)
         for (size_t i = 0; i < (size_t)s->m * n; i++)
             finite = finite && isfinite(y[i]);
         assert_true(finite);
+        if (s->moments)
+            check_moments(&p, y, vt_cuda_gemm_name(v));
         free(y);
         served++;
     }
@@ -235,7 +302,7 @@ static void all_epilogues_and_types_give_the_layer(void **state)
             for (int bias = 0; bias < 2; bias++) {
                 vt_dtype type = types & 1 ? VT_BF16 : VT_F16;
                 check(&(shape){197, 200, 136, type, types & 2 ? VT_F32 : type, epilogues[e].act,
-                               bias, epilogues[e].add});
+                               bias, .add = epilogues[e].add});
             }
 }
 
@@ -250,7 +317,7 @@ static void shapes_that_no_tile_divides_give_the_layer(void **state)
             for (int d = 0; d < 5; d++, i++) {
                 vt_dtype type = i % 3 ? VT_F16 : VT_BF16;
                 check(&(shape){rows[r], columns[c], depths[d], type, i % 2 ? VT_F32 : type,
-                               epilogues[i % 5].act, i % 7 != 0, epilogues[i % 5].add});
+                               epilogues[i % 5].act, i % 7 != 0, .add = epilogues[i % 5].add});
             }
 }
 
@@ -260,13 +327,41 @@ static void layers_of_vit_give_the_layer(void **state)
     need_hopper();
     const int rows[] = {197, 1576, 4097, 6304, 12608};
     for (int r = 0; r < 5; r++) {
-        check(&(shape){rows[r], 2304, 768, VT_F16, VT_F16, VT_ACT_NONE, true, false});
-        check(&(shape){rows[r], 768, 768, VT_F16, VT_F32, VT_ACT_NONE, true, true});
-        check(&(shape){rows[r], 3072, 768, VT_BF16, VT_BF16, VT_ACT_GELU, true, false});
-        check(&(shape){rows[r], 768, 3072, VT_BF16, VT_F32, VT_ACT_NONE, true, true});
-        check(&(shape){rows[r], 768, 768, VT_F16, VT_F16, VT_ACT_NONE, true, true});
-        check(&(shape){rows[r], 768, 3072, VT_BF16, VT_BF16, VT_ACT_NONE, true, true});
+        check(&(shape){rows[r], 2304, 768, VT_F16, VT_F16, VT_ACT_NONE, true, .add = false});
+        check(&(shape){rows[r], 768, 768, VT_F16, VT_F32, VT_ACT_NONE, true, .add = true});
+        check(&(shape){rows[r], 3072, 768, VT_BF16, VT_BF16, VT_ACT_GELU, true, .add = false});
+        check(&(shape){rows[r], 768, 3072, VT_BF16, VT_F32, VT_ACT_NONE, true, .add = true});
+        check(&(shape){rows[r], 768, 768, VT_F16, VT_F16, VT_ACT_NONE, true, .add = true});
+        check(&(shape){rows[r], 768, 3072, VT_BF16, VT_BF16, VT_ACT_NONE, true, .add = true});
     }
+}
+
+static void a_normalised_input_gives_the_layer_of_its_norm(void **state)
+{
+    (void)state;
+    need_hopper();
+    const int rows[] = {1, 63, 197, 255, 256}, columns[] = {8, 1000, 2304}, depths[] = {64, 768};
+    for (int r = 0, i = 0; r < 5; r++)
+        for (int c = 0; c < 3; c++)
+            for (int d = 0; d < 2; d++, i++) {
+                vt_dtype type = i % 3 ? VT_F16 : VT_BF16;
+                check(&(shape){rows[r], columns[c], depths[d], type, type, (vt_activation)(i % 4),
+                               i % 5 != 0, false, .norm = true});
+            }
+}
+
+static void an_addition_leaves_moments_of_the_sum(void **state)
+{
+    (void)state;
+    need_hopper();
+    const int rows[] = {1, 65, 197, 255, 256}, columns[] = {64, 192, 768}, depths[] = {8, 768};
+    for (int r = 0, i = 0; r < 5; r++)
+        for (int c = 0; c < 3; c++)
+            for (int d = 0; d < 2; d++, i++) {
+                vt_dtype type = i % 3 ? VT_F16 : VT_BF16;
+                check(&(shape){rows[r], columns[c], depths[d], type, type, VT_ACT_NONE, i % 5 != 0,
+                               true, .moments = true});
+            }
 }
 
 /* y [m, 8] = act(x), over the range of x. */
@@ -277,7 +372,7 @@ static void activations_hold_from_end_to_end(void **state)
     enum { M = 4096 };
     const float edge[] = {-INFINITY, -1e30f, -90, 90, 1e30f, INFINITY, NAN};
     for (int act = VT_ACT_GELU; act <= VT_ACT_QUICK_GELU; act++) {
-        shape s = {M, 8, 8, VT_BF16, VT_F32, (vt_activation)act, false, false};
+        shape s = {M, 8, 8, VT_BF16, VT_F32, (vt_activation)act, false, .add = false};
         problem p = make_problem(&s);
         float *a = calloc(M * 8, sizeof *a), w[64] = {0};
         for (int i = 0; i < M; i++) /* all bfloat16 of |x| < 32, about every fourth */
@@ -309,7 +404,7 @@ static void a_variant_gives_the_same_bits_each_time(void **state)
 {
     (void)state;
     need_hopper();
-    shape s = {300, 776, 1544, VT_F16, VT_F32, VT_ACT_NONE, true, true};
+    shape s = {300, 776, 1544, VT_F16, VT_F32, VT_ACT_NONE, true, .add = true};
     problem p = make_problem(&s);
     size_t bytes = (size_t)s.m * (size_t)s.n * sizeof(float);
     for (int v = 0; v < vt_cuda_gemm_variants(); v++) {
@@ -352,7 +447,7 @@ static void products_in_a_row_wait_for_each_other(void **state)
 {
     (void)state;
     need_hopper();
-    shape s = {197, 3072, 768, VT_F16, VT_F16, VT_ACT_GELU, true, false};
+    shape s = {197, 3072, 768, VT_F16, VT_F16, VT_ACT_GELU, true, .add = false};
     problem p = make_problem(&s);
     size_t count = (size_t)s.n * (size_t)s.k;
     for (size_t i = 0; i < count; i++)
@@ -382,6 +477,8 @@ static void products_in_a_row_wait_for_each_other(void **state)
 static void what_is_not_served_is_refused(void **state)
 {
     (void)state; /* without a device too */
+    float some = 0;
+    int normalise = 0;
     const vt_cuda_gemm good = {.m = 1, .n = 8, .k = 8, .type = VT_F16, .y_type = VT_F32};
     for (int v = 0; v < vt_cuda_gemm_variants(); v++) {
         vt_cuda_gemm g = good;
@@ -400,7 +497,15 @@ static void what_is_not_served_is_refused(void **state)
         assert_false(vt_cuda_gemm_serves(v, &g, 90));
         g = good, g.add = true, g.act = VT_ACT_GELU;
         assert_false(vt_cuda_gemm_serves(v, &g, 90));
+        g = good, g.y_type = VT_F16, g.a_moments = g.w_sums = &some;
+        assert_false(vt_cuda_gemm_serves(v, &g, 90));
+        g.k = VT_MOMENTS, normalise += vt_cuda_gemm_serves(v, &g, 90);
+        g.w_sums = NULL;
+        assert_false(vt_cuda_gemm_serves(v, &g, 90));
+        g = good, g.y_type = VT_F16, g.y_moments = &some, g.add = true;
+        assert_false(vt_cuda_gemm_serves(v, &g, 90));
     }
+    assert_true(normalise > 0);
     assert_false(vt_cuda_gemm_serves(-1, &good, 90));
     assert_false(vt_cuda_gemm_serves(vt_cuda_gemm_variants(), &good, 90));
 }
@@ -412,6 +517,8 @@ int main(void)
         cmocka_unit_test(all_epilogues_and_types_give_the_layer),
         cmocka_unit_test(shapes_that_no_tile_divides_give_the_layer),
         cmocka_unit_test(layers_of_vit_give_the_layer),
+        cmocka_unit_test(a_normalised_input_gives_the_layer_of_its_norm),
+        cmocka_unit_test(an_addition_leaves_moments_of_the_sum),
         cmocka_unit_test(activations_hold_from_end_to_end),
         cmocka_unit_test(a_variant_gives_the_same_bits_each_time),
         cmocka_unit_test(products_in_a_row_wait_for_each_other),

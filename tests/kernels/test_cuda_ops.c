@@ -339,6 +339,23 @@ static double allowed(const shape *s, const double *want, size_t n)
     return largest * (sums + 2 * unit(s->y_type)) + (s->y_type == s->type ? 4 * unit(s->type) : 0);
 }
 
+/* N(x) of each row, in double precision, rounded to fp32. */
+static float *normalised(const float *x, size_t rows, int cols, double eps)
+{
+    float *y = malloc(rows * (size_t)cols * sizeof *y);
+    for (size_t r = 0; r < rows; r++) {
+        const float *from = x + r * (size_t)cols;
+        double mean = 0, var = 0;
+        for (int c = 0; c < cols; c++)
+            mean += (double)from[c] / cols;
+        for (int c = 0; c < cols; c++)
+            var += (from[c] - mean) * (from[c] - mean) / cols;
+        for (int c = 0; c < cols; c++)
+            y[r * (size_t)cols + (size_t)c] = (float)((from[c] - mean) / sqrt(var + eps));
+    }
+    return y;
+}
+
 static void check_linear(const shape *s)
 {
     vt_status st = {VT_OK, ""};
@@ -392,7 +409,68 @@ static void linear_layers_hold_in_every_type_shape_and_epilogue(void **state)
                            .e = {.act = (vt_activation)(act & 3), .add = act == 4}};
                 check_linear(&s);
             }
-    check_linear(&(shape){VT_F32, VT_F32, true, true, 100, 96, 256, {VT_ACT_GELU, false}});
+    check_linear(&(shape){VT_F32, VT_F32, true, true, 100, 96, 256, {.act = VT_ACT_GELU}});
+}
+
+/* y = N(x) W^T + b, then y += x W^T + b with moments of what y became. */
+static void check_normed(vt_dtype type, size_t rows, int out, int in)
+{
+    vt_status st = {VT_OK, ""};
+    gpu g = open_gpu(type, false, 1);
+    size_t n = rows * (size_t)out, parts = n / VT_MOMENTS;
+    float *x = randoms(rows * (size_t)in, 1, 1), *bias = randoms((size_t)out, 1, 3);
+    float *w = randoms((size_t)out * (size_t)in, 1 / sqrtf((float)in), 2);
+    for (size_t i = 0; i < rows * (size_t)in; i++)
+        x[i] = x[i] * 0.5f + 2;
+    round_to(&g, type, x, rows * (size_t)in);
+    round_to(&g, type, w, (size_t)out * (size_t)in);
+    double *want = malloc(n * sizeof *want);
+    float *normed = normalised(x, rows, in, 1e-3);
+    oracle_linear(want, normed, w, bias, NULL, rows, out, in, (oracle_act)VT_ACT_GELU);
+    vt_linear *l = g.dev->ops->linear_load(g.dev, w, bias, out, in, rows, &st);
+    vt_mat mx = put(&g, type, x, rows, in), room = new_mat(&g, type, rows, in);
+    vt_mat y = new_mat(&g, type, rows, out), m = new_mat(&g, VT_F32, rows, 2 * in / VT_MOMENTS);
+    vt_mat left = new_mat(&g, VT_F32, rows, 2 * out / VT_MOMENTS), after = left;
+    after.p = new_mat(&g, VT_F32, rows, 2 * out / VT_MOMENTS).p;
+    const vt_input_norm in_norm = {1e-3f, m.p, room};
+    const vt_epilogue norm = {.act = VT_ACT_GELU, .norm = &in_norm};
+    const vt_epilogue add = {.add = true, .moments = left.p};
+    if (g.dev->ops->prepare_linear(g.s, y, mx, l, norm, &st) ||
+        g.dev->ops->prepare_linear(g.s, y, mx, l, add, &st))
+        fail_msg("%s", st.text);
+    g.dev->ops->moments(g.s, m.p, mx);
+    g.dev->ops->linear(g.s, y, mx, l, norm);
+    float *got = get(&g, y);
+    double error = oracle_error(got, want, n);
+    shape s = {.type = type, .y_type = type};
+    if (!(error <= allowed(&s, want, n)))
+        fail_msg("%zu x %d x %d, type %d: off by %g", rows, out, in, type, error);
+    free(got);
+    g.dev->ops->linear(g.s, y, mx, l, add);
+    g.dev->ops->moments(g.s, after.p, y);
+    float *a = get(&g, left), *b = get(&g, after);
+    for (size_t i = 0; i < parts; i++) {
+        double spread = sqrt(b[2 * i + 1] / VT_MOMENTS) + fabs((double)b[2 * i]);
+        assert_true(fabs(a[2 * i] - b[2 * i]) <= 2 * unit(type) * spread);
+        assert_true(fabs(a[2 * i + 1] - b[2 * i + 1]) <=
+                    4 * unit(type) * spread * spread * VT_MOMENTS);
+    }
+    free(a), free(b), free(x), free(w), free(bias), free(want), free(normed);
+    drop(&g, mx), drop(&g, room), drop(&g, y), drop(&g, m), drop(&g, left), drop(&g, after);
+    g.dev->ops->linear_free(g.dev, l);
+    close_gpu(&g);
+}
+
+static void products_normalise_their_input_and_leave_moments(void **state)
+{
+    (void)state;
+    need_gpu();
+    for (int t = 1; t < 3; t++) {
+        check_normed(types[t], 1, 64, 128);
+        check_normed(types[t], 197, 192, 768);
+        check_normed(types[t], 255, 768, 320);
+        check_normed(types[t], 256, 384, 64);
+    }
 }
 
 int main(void)
@@ -406,6 +484,7 @@ int main(void)
         cmocka_unit_test(tokens_are_prefix_then_patches_with_position),
         cmocka_unit_test(pooling_takes_a_token_the_mean_the_maximum_or_both),
         cmocka_unit_test(linear_layers_hold_in_every_type_shape_and_epilogue),
+        cmocka_unit_test(products_normalise_their_input_and_leave_moments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
