@@ -17,78 +17,91 @@ __device__ __forceinline__ float warp_sum(float v)
     return v;
 }
 
-/* ---- four neighbours at a time ---- */
+/* ---- eight neighbours at a time ---- */
 
-__device__ __forceinline__ float4 load4(const float *p)
+__device__ __forceinline__ void load8(float (&v)[8], const float *p)
 {
-    return *reinterpret_cast<const float4 *>(p);
+    float4 u[2] = {reinterpret_cast<const float4 *>(p)[0], reinterpret_cast<const float4 *>(p)[1]};
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        v[i] = reinterpret_cast<const float *>(u)[i];
 }
-template <typename T> __device__ __forceinline__ float4 load4(const T *p)
+template <typename T> __device__ __forceinline__ void load8(float (&v)[8], const T *p)
 {
-    uint2 u = *reinterpret_cast<const uint2 *>(p);
+    uint4 u = *reinterpret_cast<const uint4 *>(p);
     const T *t = reinterpret_cast<const T *>(&u);
-    return make_float4(to_f32(t[0]), to_f32(t[1]), to_f32(t[2]), to_f32(t[3]));
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        v[i] = to_f32(t[i]);
 }
-__device__ __forceinline__ void store4(float *p, float4 v)
+__device__ __forceinline__ void store8(float *p, const float (&v)[8])
 {
-    *reinterpret_cast<float4 *>(p) = v;
+    reinterpret_cast<float4 *>(p)[0] = make_float4(v[0], v[1], v[2], v[3]);
+    reinterpret_cast<float4 *>(p)[1] = make_float4(v[4], v[5], v[6], v[7]);
 }
-template <typename T> __device__ __forceinline__ void store4(T *p, float4 v)
+template <typename T> __device__ __forceinline__ void store8(T *p, const float (&v)[8])
 {
-    *reinterpret_cast<uint2 *>(p) = make_uint2(pack2<T>(v.x, v.y), pack2<T>(v.z, v.w));
+    *reinterpret_cast<uint4 *>(p) = make_uint4(pack2<T>(v[0], v[1]), pack2<T>(v[2], v[3]),
+                                               pack2<T>(v[4], v[5]), pack2<T>(v[6], v[7]));
 }
 
-/* ---- rows whose width is a multiple of 4, VECS * 128 at most ---- */
+/* ---- rows whose width is a multiple of 8, VECS * 256 at most ---- */
 
-/* Lane `lane` has the values 4 (lane + 32 i). */
+/* Lane `lane` has the values 8 (lane + 32 i) and on; what is not there, and all without x, is `none`. */
 template <typename X, int VECS>
-__device__ __forceinline__ void load_row(float4 (&v)[VECS], const X *x, int lane, int vecs)
+__device__ __forceinline__ void load_row(float (&v)[VECS][8], const X *x, int lane, int vecs,
+                                         float none)
 {
 #pragma unroll
-    for (int i = 0; i < VECS; i++)
-        v[i] = lane + 32 * i < vecs ? load4(x + 4 * (lane + 32 * i)) : make_float4(0, 0, 0, 0);
+    for (int i = 0; i < VECS; i++) {
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+            v[i][j] = none;
+        if (x && lane + 32 * i < vecs)
+            load8(v[i], x + 8 * (lane + 32 * i));
+    }
 }
 
-/* gamma and beta are weights: they are fetched while the kernel before is still at work. */
-template <typename X, typename Y, int VECS>
+/* gamma and beta are weights: they are fetched while the kernel before is still at work. Without both,
+ * where not AFFINE, more rows fit into a multiprocessor. */
+template <typename X, typename Y, int VECS, bool AFFINE>
 __global__ void __launch_bounds__(32 * WARPS)
     norm_kernel(Y *y, const X *x, size_t rows, int cols, const float *gamma, const float *beta,
                 float eps)
 {
     size_t row = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) / 32;
-    int lane = threadIdx.x % 32, vecs = cols / 4;
-    float4 v[VECS], g[VECS], b[VECS];
-    float sum = 0, squares = 0;
-#pragma unroll
-    for (int i = 0; i < VECS; i++)
-        g[i] = make_float4(1, 1, 1, 1);
-    if (gamma)
-        load_row(g, gamma, lane, vecs);
-    load_row(b, beta, lane, beta ? vecs : 0);
+    int lane = threadIdx.x % 32, vecs = cols / 8;
+    float v[VECS][8], g[VECS][8], b[VECS][8], sum = 0, squares = 0;
+    load_row(g, AFFINE ? gamma : NULL, lane, vecs, 1);
+    load_row(b, AFFINE ? beta : NULL, lane, vecs, 0);
     after_previous();
     let_next_start();
     if (row >= rows)
         return;
-    load_row(v, x + row * cols, lane, vecs);
+    load_row(v, x + row * cols, lane, vecs, 0);
 #pragma unroll
     for (int i = 0; i < VECS; i++)
-        sum += (v[i].x + v[i].y) + (v[i].z + v[i].w);
-    float mean = beta || !gamma ? warp_sum(sum) / cols : 0.0f;
 #pragma unroll
-    for (int i = 0; i < VECS; i++) {
-        if (lane + 32 * i >= vecs)
-            continue;
-        v[i].x -= mean, v[i].y -= mean, v[i].z -= mean, v[i].w -= mean;
-        squares += (v[i].x * v[i].x + v[i].y * v[i].y) + (v[i].z * v[i].z + v[i].w * v[i].w);
-    }
+        for (int j = 0; j < 8; j++)
+            sum += v[i][j];
+    float mean = beta || !AFFINE ? warp_sum(sum) / cols : 0.0f;
+#pragma unroll
+    for (int i = 0; i < VECS; i++)
+#pragma unroll
+        for (int j = 0; j < 8; j++) {
+            v[i][j] -= mean;
+            squares += lane + 32 * i < vecs ? v[i][j] * v[i][j] : 0;
+        }
     float scale = rsqrtf(warp_sum(squares) / cols + eps);
     y += row * cols;
 #pragma unroll
-    for (int i = 0; i < VECS; i++)
+    for (int i = 0; i < VECS; i++) {
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+            v[i][j] = v[i][j] * scale * g[i][j] + b[i][j];
         if (lane + 32 * i < vecs)
-            store4(y + 4 * (lane + 32 * i),
-                   make_float4(v[i].x * scale * g[i].x + b[i].x, v[i].y * scale * g[i].y + b[i].y,
-                               v[i].z * scale * g[i].z + b[i].z, v[i].w * scale * g[i].w + b[i].w));
+            store8(y + 8 * (lane + 32 * i), v[i]);
+    }
 }
 
 /* ---- any width: three passes over the row, value by value; y may be x ---- */
@@ -125,14 +138,6 @@ __global__ void __launch_bounds__(32 * WARPS)
 }
 
 /* ---- moments, and sums of rows ---- */
-
-template <typename T> __device__ __forceinline__ void load8(float (&v)[8], const T *p)
-{
-    uint4 u = *reinterpret_cast<const uint4 *>(p);
-    const T *t = reinterpret_cast<const T *>(&u);
-    for (int i = 0; i < 8; i++)
-        v[i] = to_f32(t[i]);
-}
 
 /* Eight lanes have a part. */
 __device__ __forceinline__ float part_sum(float v)
@@ -209,23 +214,25 @@ static unsigned blocks_for(size_t rows, int warps)
 }
 
 template <typename X, typename Y>
+using norm_function = void (*)(Y *, const X *, size_t, int, const float *, const float *, float);
+
+template <typename X, typename Y, bool AFFINE> static norm_function<X, Y> norm_of(int cols)
+{
+    return cols % 8 || cols > 2048 ? norm_any_kernel<X, Y>
+           : cols <= 512           ? norm_kernel<X, Y, 2, AFFINE>
+           : cols <= 768           ? norm_kernel<X, Y, 3, AFFINE>
+           : cols <= 1024          ? norm_kernel<X, Y, 4, AFFINE>
+                                   : norm_kernel<X, Y, 8, AFFINE>;
+}
+
+template <typename X, typename Y>
 static int norm(vt_mat y, vt_mat x, const float *gamma, const float *beta, float eps,
                 cudaStream_t stream)
 {
-    void (*kernel)(Y *, const X *, size_t, int, const float *, const float *, float) =
-        norm_any_kernel<X, Y>;
-    int vecs = x.cols % 4 ? 99 : (x.cols + 127) / 128;
     int warps = x.rows < 2048 ? 1 : WARPS; /* few rows: over all multiprocessors */
-    if (vecs <= 3)
-        kernel = norm_kernel<X, Y, 3>;
-    else if (vecs <= 6)
-        kernel = norm_kernel<X, Y, 6>;
-    else if (vecs <= 8)
-        kernel = norm_kernel<X, Y, 8>;
-    else if (vecs <= 16)
-        kernel = norm_kernel<X, Y, 16>;
-    return launch(kernel, blocks_for(x.rows, warps), 32 * warps, 0, stream, (Y *)y.p,
-                  (const X *)x.p, x.rows, x.cols, gamma, beta, eps);
+    return launch(gamma ? norm_of<X, Y, true>(x.cols) : norm_of<X, Y, false>(x.cols),
+                  blocks_for(x.rows, warps), 32 * warps, 0, stream, (Y *)y.p, (const X *)x.p,
+                  x.rows, x.cols, gamma, beta, eps);
 }
 
 extern "C" int vt_cuda_norm(vt_mat y, vt_mat x, const float *gamma, const float *beta, float eps,
