@@ -27,6 +27,7 @@ static int read_layers(const char *text, int layers, bool *in, vt_status *st)
 int vitrun_want_intermediates(vitrun_model *m, const vitrun_options *o, vt_status *st)
 {
     int layers = m->cfg.vit.layers, count = 0;
+    m->want.tokens = o->tokens != 0;
     if (!o->intermediates)
         return 0;
     bool *in = vt_alloc((size_t)layers, sizeof *in, "layers", st);
@@ -37,7 +38,7 @@ int vitrun_want_intermediates(vitrun_model *m, const vitrun_options *o, vt_statu
     for (int i = 0; i < layers && !failed; i++)
         if (in[i])
             m->wanted[count++] = i;
-    m->want = (vit_intermediates){m->wanted, count, o->intermediate_norm != 0};
+    m->want = (vit_intermediates){m->wanted, count, o->intermediate_norm != 0, o->tokens != 0};
     vt_free(in);
     return failed ? -1 : 0;
 }

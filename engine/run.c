@@ -252,6 +252,8 @@ static int copy_outputs(vitrun_context *c, int count, const vitrun_outputs *out,
     vt_device *dev = c->model->dev;
     size_t rows = (size_t)count * (size_t)m->tokens;
     vt_mat x = {c->acts.x, dev->residual, rows, m->cfg.width};
+    if (out->tokens && !c->acts.want.tokens)
+        return vt_fail(st, VT_USAGE, "tokens: the model was opened without them");
     if ((out->tokens && dev->ops->download(dev, out->tokens, x, st)) ||
         (out->intermediates && vitrun_fetch_intermediates(c, count, out->intermediates, st)) ||
         vitrun_check_finite(c, count, out, st))

@@ -84,6 +84,8 @@ typedef struct {
     const char *intermediates; /* blocks whose outputs are wanted: "2,5,8,11", "8-", "all", or
                                   "last:4"; NULL: none */
     int intermediate_norm;     /* these under the model's final norm (timm's norm=True) */
+    int tokens; /* all tokens are wanted after the final norm: else the last block leaves those out
+                   that the pooling does not read */
 } vitrun_options;
 
 /* The device that a model would be opened on with these two options: "cpu" or "cuda"; NULL with err
@@ -98,7 +100,8 @@ VITRUN_API vitrun_model *vitrun_open(const vitrun_options *options, vitrun_error
 VITRUN_API void vitrun_close(vitrun_model *model); /* NULL is fine; close its contexts first */
 
 /* The same weights under other masks, without loading them again. Of the options only masks,
- * threshold, dispatch, kernel, batch (0: the model's), max_memory and intermediates count; `weights`
+ * threshold, dispatch, kernel, batch (0: the model's), max_memory, intermediates and
+ * tokens count; `weights`
  * must be set, but is not read. Close a variant before `model`; variants of one model are opened and closed by
  * one thread at a time. */
 VITRUN_API vitrun_model *vitrun_variant(const vitrun_model *model, const vitrun_options *options,
@@ -214,7 +217,8 @@ VITRUN_API float *vitrun_context_input(vitrun_context *context);
 typedef struct {     /* each may be NULL; caller's memory, fp32 */
     float *logits;   /* [count, outputs] */
     float *features; /* [count, width]: pooled, before the head (timm's pre_logits) */
-    float *tokens;   /* [count, tokens, width]: after the final norm (timm's forward_features) */
+    float *tokens; /* [count, tokens, width]: after the final norm (timm's forward_features); needs
+                        vitrun_options.tokens */
     float *intermediates; /* [count, intermediate_count, tokens, width]: what these blocks give
                              (timm's forward_intermediates), prefix tokens first */
 } vitrun_outputs;

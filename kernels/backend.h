@@ -166,6 +166,8 @@ typedef struct {
     void (*latent_pool)(vt_stream *s, vt_mat y, vt_mat kv, const float *q, int heads, int first);
     /* y [B, D], fp32, from x [B*N, D]: token `first`, or the mean/max over tokens first .. N-1. */
     void (*pool)(vt_stream *s, vt_mat y, vt_mat x, int tokens, vt_pool how, int first);
+    /* y [B, n] = row `first` of each image's rows of x [B*N, n], both of one type. */
+    void (*take)(vt_stream *s, vt_mat y, vt_mat x, int tokens, int first);
     /* y = x in y's type. */
     void (*cast)(vt_stream *s, vt_mat y, vt_mat x);
 } vt_backend_ops;

@@ -315,6 +315,16 @@ void op_pool(vt_stream *s, vt_mat y, vt_mat x, int tokens, vt_pool how, int firs
     end(s, "pool", "pool", y, x);
 }
 
+void op_take(vt_stream *s, const char *name, vt_mat y, vt_mat x, int tokens, int first)
+{
+    bool fits = y.rows * (size_t)tokens == x.rows && y.cols == x.cols && first < tokens;
+    if (!enter(s, name, fits && y.type == x.type && operand(s, x)) || s->preparing)
+        return;
+    begin(s);
+    s->dev->ops->take(s, y, x, tokens, first);
+    end(s, "take", name, y, x);
+}
+
 void op_cast(vt_stream *s, vt_mat y, vt_mat x)
 {
     if (!enter(s, "cast", y.rows == x.rows && y.cols == x.cols && operand(s, x) && operand(s, y)))

@@ -28,6 +28,7 @@ void op_add(vt_stream *s, const char *name, vt_mat y, vt_mat x);
 void op_latent_pool(vt_stream *s, vt_mat y, vt_mat kv, const float *q, int heads, int first);
 void op_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan);
 void op_pool(vt_stream *s, vt_mat y, vt_mat x, int tokens, vt_pool how, int first);
+void op_take(vt_stream *s, const char *name, vt_mat y, vt_mat x, int tokens, int first);
 void op_cast(vt_stream *s, vt_mat y, vt_mat x);
 
 /* Switches timing on or off; on also forgets what was timed. */

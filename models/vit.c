@@ -64,17 +64,17 @@ static vt_mat rows_of(vt_mat m, size_t first, size_t rows)
     return mat(behind(m.p, vt_mat_bytes(before)), m.type, rows, m.cols);
 }
 
-/* Do the slice's products normalise their input themselves? */
-static bool in_products(const vt_stream *s, const vit_model *m)
+/* Do the products of x normalise it themselves? */
+static bool in_products(const vit_model *m, vt_mat x)
 {
-    return m->folds_norm && (size_t)s->images * (size_t)m->tokens <= m->dev->fold_rows;
+    return m->folds_norm && x.rows <= m->dev->fold_rows;
 }
 
-/* Where products keep the moments of x from row `first` on; NULL where they are not wanted. */
-static float *moments(const vt_stream *s, const vit_model *m, const vit_acts *a, size_t first)
+/* Where products keep the moments of x, from row `first` on; NULL where they are not wanted. */
+static float *moments(const vit_model *m, const vit_acts *a, vt_mat x, size_t first)
 {
     size_t row = 2 * (size_t)(m->cfg.width / VT_MOMENTS) * sizeof(float);
-    return in_products(s, m) ? behind(a->moments, first * row) : NULL;
+    return in_products(m, x) ? behind(a->moments, first * row) : NULL;
 }
 
 /* What a branch of a block reads: normed x, or x itself where the norm stands behind, or nothing yet
@@ -87,7 +87,7 @@ static void branch_in(vt_stream *s, const vit_model *m, const char *name, vt_mat
         op_cast(s, xn, x);
     else if (!m->folds_norm)
         norm(s, name, xn, x, n, m->cfg.norm_eps);
-    else if (!in_products(s, m))
+    else if (!in_products(m, x))
         op_norm(s, name, xn, x, NULL, NULL, m->cfg.norm_eps);
 }
 
@@ -96,7 +96,7 @@ static void branch_linear(vt_stream *s, const vit_model *m, const char *name, vt
                           vt_mat xn, const vt_linear *w, vt_activation act, const float *moments)
 {
     const vt_input_norm norm = {(float)m->cfg.norm_eps, moments, xn};
-    if (in_products(s, m))
+    if (moments)
         op_linear(s, name, y, x, w, (vt_epilogue){.act = act, .norm = &norm});
     else
         op_linear(s, name, y, xn, w, (vt_epilogue){.act = act});
@@ -128,17 +128,18 @@ static vt_mat difference(vt_stream *s, const vit_model *m, const vit_block *b, c
     return mat(one.p, one.type, att.rows, width);
 }
 
-static void attend(vt_stream *s, const vit_model *m, const vit_block *b, const vit_acts *a,
-                   const vt_attn_plan *plan)
+/* What the heads of a block give of x, side by side. */
+static vt_mat attend(vt_stream *s, const vit_model *m, const vit_block *b, const vit_acts *a,
+                     vt_mat x, const vt_attn_plan *plan)
 {
     const vit_config *c = &m->cfg;
     vt_dtype type = s->dev->dtype;
-    vt_mat x = residual(s, m, a), xn = mat(a->narrow, type, x.rows, c->width);
+    vt_mat xn = mat(a->narrow, type, x.rows, c->width);
     vt_mat att = mat(a->narrow, type, x.rows, m->attn_width);
     vt_mat qkv = mat(a->wide, type, x.rows, 3 * m->attn_width);
 
     branch_in(s, m, "norm1", xn, x, b->norm1);
-    branch_linear(s, m, "qkv", qkv, x, xn, b->qkv, VT_ACT_NONE, moments(s, m, a, 0));
+    branch_linear(s, m, "qkv", qkv, x, xn, b->qkv, VT_ACT_NONE, moments(m, a, x, 0));
     if (c->qk_norm)
         op_qk_norm(s, qkv, m->heads, m->head_dim, b->q_norm.gamma, b->q_norm.beta, b->k_norm.gamma,
                    b->k_norm.beta, c->norm_eps);
@@ -148,8 +149,14 @@ static void attend(vt_stream *s, const vit_model *m, const vit_block *b, const v
     if (c->differential)
         att = difference(s, m, b, a, att);
     norm(s, "attn_norm", att, att, b->attn_norm, c->norm_eps);
-    branch_out(s, m, "proj", x, att, b->proj, mat(a->wide, type, x.rows, c->width), b->norm1,
-               moments(s, m, a, 0));
+    return att;
+}
+
+static void project(vt_stream *s, const vit_model *m, const vit_block *b, const vit_acts *a,
+                    vt_mat x, vt_mat att)
+{
+    vt_mat between = mat(a->wide, s->dev->dtype, x.rows, m->cfg.width);
+    branch_out(s, m, "proj", x, att, b->proj, between, b->norm1, moments(m, a, x, 0));
 }
 
 /* The hidden layer of a gated MLP: silu(one half) * the other. */
@@ -161,11 +168,10 @@ static vt_mat gate(vt_stream *s, const vit_model *m, vt_mat both)
 }
 
 /* Over some rows at a time, so that the hidden layer takes no more memory than q, k, v. */
-static void mlp(vt_stream *s, const vit_model *m, const vit_block *b, const vit_acts *a)
+static void mlp(vt_stream *s, const vit_model *m, const vit_block *b, const vit_acts *a, vt_mat all)
 {
     const vit_config *c = &m->cfg;
     vt_activation act = c->gated_mlp ? VT_ACT_NONE : c->act;
-    vt_mat all = residual(s, m, a);
     vt_mat xn = mat(a->narrow, s->dev->dtype, all.rows, c->width);
     size_t step = mlp_rows(m, (size_t)a->slice * (size_t)m->tokens); /* what `wide` was made for */
 
@@ -174,11 +180,11 @@ static void mlp(vt_stream *s, const vit_model *m, const vit_block *b, const vit_
         size_t rows = all.rows - first < step ? all.rows - first : step;
         vt_mat x = rows_of(all, first, rows), in = rows_of(xn, first, rows);
         vt_mat hid = mat(a->wide, s->dev->dtype, rows, c->gated_mlp ? 2 * m->hidden : m->hidden);
-        branch_linear(s, m, "fc1", hid, x, in, b->fc1, act, moments(s, m, a, first));
+        branch_linear(s, m, "fc1", hid, x, in, b->fc1, act, moments(m, a, all, first));
         if (c->gated_mlp)
             hid = gate(s, m, hid);
         norm(s, "mlp_norm", hid, hid, b->mlp_norm, c->norm_eps);
-        branch_out(s, m, "fc2", x, hid, b->fc2, in, b->norm2, moments(s, m, a, first));
+        branch_out(s, m, "fc2", x, hid, b->fc2, in, b->norm2, moments(m, a, all, first));
     }
 }
 
@@ -219,10 +225,9 @@ static void attention_pool(vt_stream *s, const vit_model *m, const vit_acts *a, 
 
 /* features = pooled tokens; logits = head of them. A distilled model averages two tokens' heads:
  * the halves are in the weights. */
-static void classify(vt_stream *s, const vit_model *m, const vit_acts *a)
+static void classify(vt_stream *s, const vit_model *m, const vit_acts *a, vt_mat x)
 {
     const vit_config *c = &m->cfg;
-    vt_mat x = residual(s, m, a);
     vt_mat pooled = slice_of(s, a->pooled, VT_F32, 1, c->width);
     vt_mat operand = mat(a->operand, s->dev->dtype, (size_t)s->images, c->width);
     vt_mat logits = slice_of(s, a->logits, VT_F32, 1, m->outputs);
@@ -231,7 +236,7 @@ static void classify(vt_stream *s, const vit_model *m, const vit_acts *a)
     if (c->pool == VT_POOL_MAP)
         attention_pool(s, m, a, pooled, operand, first);
     else
-        op_pool(s, pooled, x, m->tokens, c->pool, first);
+        op_pool(s, pooled, x, (int)(x.rows / (size_t)s->images), c->pool, first);
     norm(s, "fc_norm", pooled, pooled, m->fc_norm, c->norm_eps);
     if (!m->head) {
         op_cast(s, logits, pooled);
@@ -265,28 +270,51 @@ static void keep(vt_stream *s, const vit_model *m, const vit_acts *a, int layer)
     }
 }
 
+/* Behind the attention of the last block, only the pooled token's way leads to the logits. */
+static bool pooled_alone(const vit_model *m, const vit_acts *a, int layer)
+{
+    const vit_config *c = &m->cfg;
+    const vit_intermediates *w = &a->want;
+    bool kept = w->count && w->layer[w->count - 1] == layer;
+    return layer == c->layers - 1 && !w->tokens && !kept && c->pool == VT_POOL_TOKEN &&
+           !m->head_dist && c->block != VIT_BLOCK_PARALLEL;
+}
+
+/* x and att become those of the pooled tokens. */
+static void take_pooled(vt_stream *s, const vit_model *m, const vit_acts *a, vt_mat *x, vt_mat *att)
+{
+    vt_mat tokens = mat(a->last, x->type, (size_t)s->images, x->cols);
+    vt_mat of_heads = mat(a->operand, att->type, (size_t)s->images, att->cols);
+    op_take(s, "take_x", tokens, *x, m->tokens, 0);
+    op_take(s, "take_attention", of_heads, *att, m->tokens, 0);
+    *x = tokens, *att = of_heads;
+}
+
 static void forward_slice(vt_stream *s, const vit_model *m, const vit_acts *a,
                           const vt_attn_plan *const *plan)
 {
     vt_mat x = residual(s, m, a);
     s->layer = -1;
     embed(s, m, a);
-    if (in_products(s, m))
-        op_moments(s, "moments", moments(s, m, a, 0), x);
+    if (in_products(m, x))
+        op_moments(s, "moments", moments(m, a, x, 0), x);
     for (int i = 0; i < m->cfg.layers; i++) {
         const vit_block *b = &m->block[i];
         bool parallel = m->cfg.block == VIT_BLOCK_PARALLEL;
         s->layer = i;
         if (parallel)
-            mlp(s, m, b, a);
-        attend(s, m, b, a, plan[i]);
+            mlp(s, m, b, a, x);
+        vt_mat att = attend(s, m, b, a, x, plan[i]);
+        if (pooled_alone(m, a, i))
+            take_pooled(s, m, a, &x, &att);
+        project(s, m, b, a, x, att);
         if (!parallel)
-            mlp(s, m, b, a);
+            mlp(s, m, b, a, x);
         keep(s, m, a, i);
     }
     s->layer = -1;
     norm(s, "norm", x, x, m->norm, m->cfg.norm_eps);
-    classify(s, m, a);
+    classify(s, m, a, x);
 }
 
 void vit_forward(vt_stream *s, const vit_model *m, const vit_acts *a,
@@ -308,7 +336,7 @@ typedef struct {
     void **p;
 } buffer;
 
-enum { BUFFERS = 9 };
+enum { BUFFERS = 11 };
 
 static size_t larger(size_t a, size_t b)
 {
@@ -345,7 +373,8 @@ static void buffers(buffer out[BUFFERS], vit_acts *a, const vit_model *m, int im
         {wide, &a->wide},
         {b * width * 4, (void **)&a->pooled},
         {m->head_dist ? b * width * 4 : 0, (void **)&a->pooled2},
-        {slice * width * type, &a->operand},
+        {slice * larger(width, attn) * type, &a->operand},
+        {slice * width * stream, &a->last},
         {m->folds_norm ? folded * 2 * (width / VT_MOMENTS) * sizeof(float) : 0,
          (void **)&a->moments},
         {b * (size_t)m->outputs * 4, (void **)&a->logits},

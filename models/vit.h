@@ -106,11 +106,13 @@ int vit_resample_grid(float *out, int out_h, int out_w, const float *in, int in_
                       int width, vit_resampling how, vt_status *st);
 
 /* ---- running ---- */
-/* Blocks whose outputs are kept: as they leave the block, or under the model's final norm. */
+/* Blocks whose outputs are kept: as they leave the block, or under the model's final norm. And whether
+ * the tokens that are not pooled are wanted of the last block: else it leaves them out. */
 typedef struct {
     const int *layer; /* [count], ascending */
     int count;
     bool norm;
+    bool tokens;
 } vit_intermediates;
 
 /* Buffers of one stream, for up to `images` images, of which `slice` (S) go through the model at a
@@ -125,7 +127,9 @@ typedef struct {
     void *wide;
     float *pooled;  /* [B, D] */
     float *pooled2; /* [B, D], distilled models: the distillation token's */
-    void *operand;  /* [S, D] in the device's type, for the head */
+    void *
+        operand; /* [S, D] in the device's type, for the head; before, the last block's attention */
+    void *last;  /* [S, D] in the device's residual type: x, where the last block gives no more */
     float *moments; /* of x's rows, where products normalise their input */
     float *logits;  /* [B, outputs] */
     void *kept;     /* [want.count, B * N, D] in the device's residual type */

@@ -87,6 +87,8 @@ def vitrun_run(args, weights, batch, dtype, runs):
                '--device', args.device, '--threads', str(args.threads), '--runs', str(runs)]
     if args.img_size:
         command += ['--img-size', str(args.img_size)]
+    if args.tokens:
+        command += ['--tokens']
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
@@ -131,6 +133,8 @@ def main():
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--runs', type=int, help='forwards a round (default: 5 on the CPU, 20 on a GPU)')
     parser.add_argument('--img-size', type=int)
+    parser.add_argument('--tokens', action='store_true',
+                        help='let vitrun compute all tokens of the last block, of which the logits need one')
     parser.add_argument('--no-compile', dest='compile', action='store_false', help='leave torch.compile out')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -35,6 +35,7 @@ int cli_model_options(const cli_options *o, int batch, vitrun_options *out, vitr
     out->max_memory = o->max_memory;
     out->intermediates = o->intermediate;
     out->intermediate_norm = o->norm;
+    out->tokens = o->tokens;
     return 0;
 }
 

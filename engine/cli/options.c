@@ -130,8 +130,9 @@ const cli_option cli_option_table[] = {
     {NULL, "features", "FILE", OPT_TEXT, FIELD(features), 0, 0, NULL, CMD_RUN,
      "write pooled features as .npy or .safetensors: one row for each\n"
      "image that could be used, in order"},
-    {NULL, "tokens", NULL, OPT_FLAG, FIELD(tokens), 0, 0, NULL, CMD_RUN,
-     "with --features: all tokens after the final norm instead"},
+    {NULL, "tokens", NULL, OPT_FLAG, FIELD(tokens), 0, 0, NULL, CMD_RUN | CMD_BENCH,
+     "with --features: all tokens after the final norm instead; for bench:\n"
+     "compute them too, not only what the logits need"},
     {NULL, "intermediate", "LAYERS", OPT_TEXT, FIELD(intermediate), 0, 0, NULL, CMD_RUN,
      "with --features: the patch tokens that these blocks give instead:\n"
      "2,5,8,11 or 8- or all, counted from 0; or last:4"},

@@ -240,6 +240,7 @@ static const vt_backend_ops cpu_ops = {
     .add = vt_cpu_add,
     .latent_pool = vt_cpu_latent_pool,
     .pool = vt_cpu_pool,
+    .take = vt_cpu_take,
     .cast = vt_cpu_cast,
 };
 

@@ -94,6 +94,7 @@ void vt_cpu_cast(vt_stream *s, vt_mat y, vt_mat x);
 void vt_cpu_add(vt_stream *s, vt_mat y, vt_mat x);
 void vt_cpu_rope(vt_stream *s, vt_mat qkv, int heads, int head_dim, int tokens, int prefix,
                  const vt_rope *rope);
+void vt_cpu_take(vt_stream *s, vt_mat y, vt_mat x, int tokens, int first);
 void vt_cpu_pool(vt_stream *s, vt_mat y, vt_mat x, int tokens, vt_pool how, int first);
 
 #endif

@@ -136,6 +136,15 @@ static void pool_columns(float *y, const float *x, int tokens, size_t width, int
     }
 }
 
+void vt_cpu_take(vt_stream *s, vt_mat y, vt_mat x, int tokens, int first)
+{
+    (void)s;
+    size_t row = (size_t)x.cols * vt_dtype_bytes(x.type);
+    for (size_t b = 0; b < y.rows; b++)
+        memcpy((char *)y.p + b * row,
+               (const char *)x.p + (b * (size_t)tokens + (size_t)first) * row, row);
+}
+
 void vt_cpu_pool(vt_stream *s, vt_mat y, vt_mat x, int tokens, vt_pool how, int first)
 {
     size_t width = (size_t)x.cols;

@@ -358,6 +358,11 @@ static void cuda_add(vt_stream *s, vt_mat y, vt_mat x)
     vt_cuda_note(s, vt_cuda_add(y, x, on(s)), "add");
 }
 
+static void cuda_take(vt_stream *s, vt_mat y, vt_mat x, int tokens, int first)
+{
+    vt_cuda_note(s, vt_cuda_take(y, x, tokens, first, on(s)), "take");
+}
+
 static void cuda_latent_pool(vt_stream *s, vt_mat y, vt_mat kv, const float *q, int heads,
                              int first)
 {
@@ -443,6 +448,7 @@ static const vt_backend_ops cuda_ops = {
     .add = cuda_add,
     .latent_pool = cuda_latent_pool,
     .pool = cuda_pool,
+    .take = cuda_take,
     .cast = cuda_cast,
 };
 

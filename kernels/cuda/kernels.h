@@ -40,6 +40,7 @@ int vt_cuda_patches(vt_mat cols, vt_mat images, int channels, int height, int wi
 int vt_cuda_tokens(vt_mat x, vt_mat patches, const float *prefix, int prefix_tokens,
                    const float *pos, int images, cudaStream_t stream);
 int vt_cuda_pool(vt_mat y, vt_mat x, int tokens, vt_pool how, int first, cudaStream_t stream);
+int vt_cuda_take(vt_mat y, vt_mat x, int tokens, int first, cudaStream_t stream);
 int vt_cuda_rope(vt_mat qkv, int heads, int head_dim, int tokens, int prefix, const vt_rope *r,
                  cudaStream_t stream);
 int vt_cuda_halves(vt_mat y, vt_mat x, vt_halves how, float factor, cudaStream_t stream);

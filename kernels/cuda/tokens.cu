@@ -220,6 +220,34 @@ extern "C" int vt_cuda_pool(vt_mat y, vt_mat x, int tokens, vt_pool how, int fir
     return run(y, x, tokens, how, first, stream);
 }
 
+/* ---- one row of each image ---- */
+
+template <typename T>
+__global__ void __launch_bounds__(THREADS)
+    take_kernel(T *y, const T *x, int tokens, int width, int first)
+{
+    size_t image = blockIdx.y;
+    int col = (int)(blockIdx.x * THREADS + threadIdx.x);
+    after_previous();
+    let_next_start();
+    if (col < width)
+        y[image * width + col] = x[(image * tokens + first) * width + col];
+}
+
+template <typename T>
+static int take(vt_mat y, vt_mat x, int tokens, int first, cudaStream_t stream)
+{
+    dim3 grid((unsigned)(x.cols + THREADS - 1) / THREADS, (unsigned)y.rows);
+    return launch(take_kernel<T>, grid, THREADS, 0, stream, (T *)y.p, (const T *)x.p, tokens,
+                  x.cols, first);
+}
+
+extern "C" int vt_cuda_take(vt_mat y, vt_mat x, int tokens, int first, cudaStream_t stream)
+{
+    return x.type == VT_F32 ? take<uint32_t>(y, x, tokens, first, stream)
+                            : take<uint16_t>(y, x, tokens, first, stream);
+}
+
 /* ---- activations in place ---- */
 
 template <typename T, int V, vt_activation ACT>

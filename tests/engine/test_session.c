@@ -298,6 +298,31 @@ static void a_context_takes_no_more_images_than_it_has_room_for(void **state)
     vitrun_close(m);
 }
 
+static void all_tokens_are_to_be_had_where_the_model_was_opened_for_them(void **state)
+{
+    (void)state;
+    float *logits[2];
+    vitrun_error err;
+    vitrun_options o = usual();
+    for (o.tokens = 0; o.tokens < 2; o.tokens++) {
+        vitrun_model *m = open_with(&o);
+        const vitrun_info *i = vitrun_info_get(m);
+        vitrun_context *c = vitrun_context_open(m, 2, &err);
+        float *tokens = calloc((size_t)(2 * i->tokens * i->width), sizeof *tokens);
+        vitrun_outputs out = {.tokens = tokens};
+        fill(m, c, 2);
+        logits[o.tokens] = forward(c, m, 2);
+        assert_int_equal(vitrun_forward(c, 2, &out, &err), o.tokens ? 0 : -1);
+        assert_true(o.tokens || err.code == VITRUN_USAGE);
+        for (int k = 0; o.tokens && k < 2 * i->outputs; k++)
+            assert_true(fabsf(logits[0][k] - logits[1][k]) < 1e-5f * (1 + fabsf(logits[1][k])));
+        free(tokens);
+        vitrun_context_close(c);
+        vitrun_close(m);
+    }
+    free(logits[0]), free(logits[1]);
+}
+
 /* Finite weights of 1e30 overflow on the way: the first layer where they do is named. */
 static void results_that_are_not_finite_name_the_layer(void **state)
 {
@@ -513,6 +538,7 @@ int main(void)
         cmocka_unit_test(wrong_options_name_what_they_are),
         cmocka_unit_test(memory_is_refused_before_it_is_taken),
         cmocka_unit_test(a_context_takes_no_more_images_than_it_has_room_for),
+        cmocka_unit_test(all_tokens_are_to_be_had_where_the_model_was_opened_for_them),
         cmocka_unit_test(results_that_are_not_finite_name_the_layer),
         cmocka_unit_test(equal_masks_take_memory_once),
     };

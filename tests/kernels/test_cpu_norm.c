@@ -218,6 +218,19 @@ static void tokens_are_prefix_then_patches_with_position(void **state)
     close_cpu(&c);
 }
 
+static void take_copies_one_row_of_each_image(void **state)
+{
+    (void)state;
+    enum { B = 2, N = 6, D = 70, FIRST = 2 };
+    float x[B * N * D], y[B * D];
+    oracle_random(x, B * N * D, 1, 5);
+    cpu c = open_cpu(NULL, VT_F32, 2, B);
+    c.dev->ops->take(c.s, (vt_mat){y, VT_F32, B, D}, (vt_mat){x, VT_F32, B * N, D}, N, FIRST);
+    for (int b = 0; b < B; b++)
+        assert_memory_equal(y + b * D, x + (b * N + FIRST) * D, D * sizeof *x);
+    close_cpu(&c);
+}
+
 static void pool_takes_a_token_or_mean_or_maximum(void **state)
 {
     (void)state;
@@ -285,6 +298,7 @@ int main(void)
         cmocka_unit_test(qk_norm_norms_each_head_of_q_and_k_and_leaves_v),
         cmocka_unit_test(patches_follow_the_kernel_of_the_convolution),
         cmocka_unit_test(tokens_are_prefix_then_patches_with_position),
+        cmocka_unit_test(take_copies_one_row_of_each_image),
         cmocka_unit_test(pool_takes_a_token_or_mean_or_maximum),
         cmocka_unit_test(cast_rounds_to_nearest),
         cmocka_unit_test(what_the_cpu_has_not_got_is_refused),

@@ -318,6 +318,26 @@ static void pooling_takes_a_token_the_mean_the_maximum_or_both(void **state)
     close_gpu(&g);
 }
 
+static void taking_copies_one_row_of_each_image(void **state)
+{
+    (void)state;
+    enum { B = 3, N = 37, D = 300, FIRST = 2 };
+    for (int t = 0; t < 3; t++) {
+        gpu g = open_gpu(types[t], false, B);
+        float *x = randoms(B * N * D, 1, 5);
+        round_to(&g, types[t], x, B * N * D);
+        vt_mat mx = put(&g, types[t], x, B * N, D), y = new_mat(&g, types[t], B, D);
+        g.dev->ops->take(g.s, y, mx, N, FIRST);
+        float *got = get(&g, y);
+        for (int b = 0; b < B; b++)
+            for (int c = 0; c < D; c++)
+                assert_true(got[b * D + c] == x[(b * N + FIRST) * D + c]);
+        free(got), free(x);
+        drop(&g, mx), drop(&g, y);
+        close_gpu(&g);
+    }
+}
+
 /* ---- linear layers ---- */
 
 typedef struct {
@@ -438,9 +458,14 @@ static void check_normed(vt_dtype type, size_t rows, int out, int in)
     if (g.dev->ops->prepare_linear(g.s, y, mx, l, norm, &st) ||
         g.dev->ops->prepare_linear(g.s, y, mx, l, add, &st))
         fail_msg("%s", st.text);
+    g.dev->ops->norm(g.s, room, mx, NULL, NULL, 1e-3f);
+    float *got = get(&g, room);
+    for (size_t i = 0; i < rows * (size_t)in; i++)
+        assert_true(fabs(got[i] - normed[i]) <= 2 * unit(type) * (1 + fabs(normed[i])));
+    free(got);
     g.dev->ops->moments(g.s, m.p, mx);
     g.dev->ops->linear(g.s, y, mx, l, norm);
-    float *got = get(&g, y);
+    got = get(&g, y);
     double error = oracle_error(got, want, n);
     shape s = {.type = type, .y_type = type};
     if (!(error <= allowed(&s, want, n)))
@@ -483,6 +508,7 @@ int main(void)
         cmocka_unit_test(patches_follow_the_kernel_of_the_convolution),
         cmocka_unit_test(tokens_are_prefix_then_patches_with_position),
         cmocka_unit_test(pooling_takes_a_token_the_mean_the_maximum_or_both),
+        cmocka_unit_test(taking_copies_one_row_of_each_image),
         cmocka_unit_test(linear_layers_hold_in_every_type_shape_and_epilogue),
         cmocka_unit_test(products_normalise_their_input_and_leave_moments),
     };

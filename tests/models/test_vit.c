@@ -54,9 +54,11 @@ static void moments_inside(const float *p, vt_mat m)
 }
 
 /* Of few rows, products in blocks normalise their input or leave moments; of many, none does. */
-static void look_beside(const vt_stream *s, vt_mat y, vt_mat x, vt_epilogue e)
+static void look_beside(const vt_stream *s, vt_mat y, vt_mat x, const vt_linear *w, vt_epilogue e)
 {
-    bool few = (size_t)s->images * TOKENS <= s->dev->fold_rows && s->layer >= 0;
+    bool alone = !acts->want.tokens && (e.add || w->out == hidden); /* behind the attention */
+    size_t rows = (size_t)s->images * (alone ? 1 : TOKENS);
+    bool few = rows <= s->dev->fold_rows && s->layer >= 0;
     assert_true(few ? (e.add ? e.moments != NULL : e.norm != NULL) : !e.norm && !e.moments);
     if (e.norm) {
         moments_inside(e.norm->moments, x);
@@ -70,7 +72,7 @@ static int look(vt_stream *s, vt_mat y, vt_mat x, const vt_linear *w, vt_epilogu
 {
     const char *end = (const char *)acts->block + acts->bytes;
     (void)st;
-    look_beside(s, y, x, e);
+    look_beside(s, y, x, w, e);
     inside(x, acts->block, end);
     inside(y, acts->block, end);
     if (w->out == hidden) {
@@ -128,13 +130,14 @@ static void make(setup *s, bool gated, vt_dtype type, int slice_tokens, int wave
 }
 
 /* The most products of fc1 that a forward of up to `batch` images takes. */
-static size_t run_all_counts(setup *s, int batch)
+static size_t run_counts(setup *s, int batch, bool tokens)
 {
     vt_status st;
     vit_acts a;
     const vt_attn_plan *plans[] = {&s->plan};
     size_t most = 0;
-    assert_int_equal(vit_acts_alloc(&a, &s->model, batch, (vit_intermediates){0}, &st), 0);
+    assert_int_equal(
+        vit_acts_alloc(&a, &s->model, batch, (vit_intermediates){.tokens = tokens}, &st), 0);
     acts = &a;
     for (int count = 1; count <= batch; count++) {
         vt_stream stream = {.dev = &s->dev, .images = count, .preparing = true};
@@ -142,11 +145,17 @@ static size_t run_all_counts(setup *s, int batch)
         vit_forward(&stream, &s->model, &a, plans);
         if (stream.error.code != VT_OK)
             fail_msg("%s", stream.error.text);
-        assert_int_equal(rows_of_fc1, (size_t)count * (size_t)s->model.tokens);
+        assert_int_equal(rows_of_fc1, (size_t)count * (tokens ? TOKENS : 1));
         most = fc1_products > most ? fc1_products : most;
     }
     vit_acts_free(&a, &s->dev);
     return most;
+}
+
+static size_t run_all_counts(setup *s, int batch)
+{
+    run_counts(s, batch, false); /* the one block works for the class token alone */
+    return run_counts(s, batch, true);
 }
 
 static void no_number_of_images_leaves_the_buffers(void **state)
