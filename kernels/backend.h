@@ -25,8 +25,8 @@ typedef struct vt_device vt_device;
 typedef struct vt_stream vt_stream;
 typedef struct vt_linear vt_linear; /* a weight matrix with bias in the device's own layout */
 
-/* Moments of rows: for each part of VT_MOMENTS columns of a row its mean, and the sum of the squares
- * of the distances from that; fp32 [rows, columns / VT_MOMENTS, 2]. */
+/* Moments of rows: for each part of VT_MOMENTS columns of a row its mean, and the sum of the
+ * squares of the distances from that; fp32 [rows, columns / VT_MOMENTS, 2]. */
 enum { VT_MOMENTS = 64 };
 
 typedef enum { VT_ACT_NONE, VT_ACT_GELU, VT_ACT_GELU_TANH, VT_ACT_QUICK_GELU } vt_activation;
@@ -144,8 +144,8 @@ typedef struct {
      * be NULL both: 1 and 0. */
     void (*norm)(vt_stream *s, vt_mat y, vt_mat x, const float *gamma, const float *beta,
                  float eps);
-    /* Those of x, whose columns are a multiple of VT_MOMENTS, in the device's type. May be NULL where
-     * fold_rows is 0. */
+    /* Those of x, whose columns are a multiple of VT_MOMENTS, in the device's type. May be NULL
+     * where fold_rows is 0. */
     void (*moments)(vt_stream *s, float *moments, vt_mat x);
     /* In place on heads of qkv: q and k of each head normalised over head_dim (qk_norm); betas may
      * be NULL as above. */

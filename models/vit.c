@@ -77,9 +77,9 @@ static float *moments(const vit_model *m, const vit_acts *a, vt_mat x, size_t fi
     return in_products(m, x) ? behind(a->moments, first * row) : NULL;
 }
 
-/* What a branch of a block reads: normed x, or x itself where the norm stands behind, or nothing yet
- * where the product does it. A parallel block's attention has no norm of its own and reads what its
- * MLP has read. */
+/* What a branch of a block reads: normed x, or x itself where the norm stands behind, or nothing
+ * yet where the product does it. A parallel block's attention has no norm of its own and reads what
+ * its MLP has read. */
 static void branch_in(vt_stream *s, const vit_model *m, const char *name, vt_mat xn, vt_mat x,
                       vit_norm n)
 {

@@ -106,8 +106,8 @@ int vit_resample_grid(float *out, int out_h, int out_w, const float *in, int in_
                       int width, vit_resampling how, vt_status *st);
 
 /* ---- running ---- */
-/* Blocks whose outputs are kept: as they leave the block, or under the model's final norm. And whether
- * the tokens that are not pooled are wanted of the last block: else it leaves them out. */
+/* Blocks whose outputs are kept: as they leave the block, or under the model's final norm. And
+ * whether the tokens that are not pooled are wanted of the last block: else it leaves them out. */
 typedef struct {
     const int *layer; /* [count], ascending */
     int count;

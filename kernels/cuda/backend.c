@@ -381,8 +381,8 @@ static void cuda_cast(vt_stream *s, vt_mat y, vt_mat x)
 enum { SLICE_TOKENS = 1 << 16 };
 
 /* As many rows as a cluster of gemm_small has: more need twice the clusters. Whole forwards of
- * ViT-B/16 in fp16 on an H100, passes for the norms against products that take them in: 197 rows 0.44
- * and 0.36 ms, 394 rows 0.48 and 0.49. */
+ * ViT-B/16 in fp16 on an H100, passes for the norms against products that take them in: 197 rows
+ * 0.44 and 0.36 ms, 394 rows 0.48 and 0.49. */
 enum { FOLD_ROWS = 256 };
 
 static void cuda_close(vt_device *device)

@@ -1,21 +1,22 @@
-/* The way of gemm_small from sums in registers to y: a 16-bit y leaves by the copy engine from a slab
- * of shared memory of each warp, and what it is added to has come into that slab the same way while
- * the products ran: with few rows nothing else hides these trips to memory. An fp32 y goes as sums
- * through the slab and by gemm_epilogue.cuh, from which the activations are too. Bias, and what
- * belongs to rows, lie in shared memory (facts): other warps have put them there while the products
- * ran.
+/* The way of gemm_small from sums in registers to y: a 16-bit y leaves by the copy engine from a
+ * slab of shared memory of each warp, and what it is added to has come into that slab the same way
+ * while the products ran: with few rows nothing else hides these trips to memory. An fp32 y goes as
+ * sums through the slab and by gemm_epilogue.cuh, from which the activations are too. Bias, and
+ * what belongs to rows, lie in shared memory (facts): other warps have put them there while the
+ * products ran.
  *
  * A normalised input: with N(x) = (x - mean) scale for each row x of a,
  *
  *   N(x) w^T = scale (x w^T - mean sum(w)), sum(w) over the columns of each row of w
  *
  * so the product takes x as it is. mean and scale come from moments: for each part of VT_MOMENTS
- * columns of a row its mean and the sum of squares of the distances from that, which are put together
- * without cancellation, however far the mean is from zero. A product that adds to y leaves y's.
+ * columns of a row its mean and the sum of squares of the distances from that, which are put
+ * together without cancellation, however far the mean is from zero. A product that adds to y leaves
+ * y's.
  *
- * Not for gemm_persistent: there one pair of warpgroups finishes while the other multiplies, and the
- * memory is better spent on stages of the ring (H100, `vitrun bench --batch 32` of ViT-B/16 in fp16:
- * 2.2 ms; 2.4 ms with this and four stages).
+ * Not for gemm_persistent: there one pair of warpgroups finishes while the other multiplies, and
+ * the memory is better spent on stages of the ring (H100, `vitrun bench --batch 32` of ViT-B/16 in
+ * fp16: 2.2 ms; 2.4 ms with this and four stages).
  */
 #ifndef VT_CUDA_GEMM_BOXES_CUH
 #define VT_CUDA_GEMM_BOXES_CUH
@@ -29,9 +30,9 @@ struct box_output : output {
     float eps;
 };
 
-/* A warp's slab for 16 rows of a tile of COLS columns: boxes of PART columns in 16 bits, swizzled as
- * the copy engine does it, so that wgmma's pairs meet every bank once; or sums, PIECE columns of them
- * at a time. */
+/* A warp's slab for 16 rows of a tile of COLS columns: boxes of PART columns in 16 bits, swizzled
+ * as the copy engine does it, so that wgmma's pairs meet every bank once; or sums, PIECE columns of
+ * them at a time. */
 template <int COLS> struct slab_of_tile {
     static constexpr int PART = COLS % 64 ? 32 : 64, PIECE = 32;
     static constexpr int ROW = PART * 2, BOX = 16 * ROW, BOXES = COLS / PART * BOX;
@@ -86,8 +87,8 @@ __device__ __forceinline__ void put_rows(const box_output &o, int row, F *f, int
 
 /* ---- tiles ---- */
 
-/* What y is added to on its way into the slab: `arrived` tells. Waits for the slab's last tile to have
- * left. */
+/* What y is added to on its way into the slab: `arrived` tells. Waits for the slab's last tile to
+ * have left. */
 template <int COLS>
 __device__ __forceinline__ void fetch_old(const output &o, const CUtensorMap *y, int row, int col,
                                           unsigned char *slab, uint32_t arrived)

@@ -62,8 +62,8 @@ __device__ __forceinline__ void copy_box_to(uint32_t to, const CUtensorMap *map,
                  : "memory");
 }
 
-/* A box from shared memory to (x, y) of a matrix, in the group that stores_commit() closes. What lies
- * outside of the matrix is not stored. */
+/* A box from shared memory to (x, y) of a matrix, in the group that stores_commit() closes. What
+ * lies outside of the matrix is not stored. */
 __device__ __forceinline__ void store_box(const CUtensorMap *map, int x, int y, uint32_t from)
 {
     asm volatile(

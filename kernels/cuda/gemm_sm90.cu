@@ -403,8 +403,8 @@ __global__ void __launch_bounds__(small<S>::THREADS, 1)
 
 /* ---- host ---- */
 
-/* Boxes of `box` rows, `wide` elements wide, of a matrix [rows, columns], in the swizzle that such a
- * row fills. */
+/* Boxes of `box` rows, `wide` elements wide, of a matrix [rows, columns], in the swizzle that such
+ * a row fills. */
 int encode(CUtensorMap *map, const void *p, vt_dtype type, int rows, int columns, int box, int wide)
 {
     const cuuint64_t sizes[] = {(cuuint64_t)columns, (cuuint64_t)rows};

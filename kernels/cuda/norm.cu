@@ -1,9 +1,9 @@
 /* LayerNorm of rows: y = (x - mean) / sqrt(var + eps) * gamma + beta, over the columns of a token
  * or over each head of q and k. A warp has a row; the row stays in registers, so that the mean
  * comes first and then the mean of squared distances from it: no cancellation where |mean| is
- * large. RMSNorm, where beta alone is NULL, is the same with 0 for the mean. Sums are fp32. Bytes are
- * the cost: each value is read and written once. Also what products want that normalise their input
- * themselves: moments of its rows, sums of the weights' rows.
+ * large. RMSNorm, where beta alone is NULL, is the same with 0 for the mean. Sums are fp32. Bytes
+ * are the cost: each value is read and written once. Also what products want that normalise their
+ * input themselves: moments of its rows, sums of the weights' rows.
  */
 #include "kernels/cuda/common.cuh"
 #include "kernels/cuda/kernels.h"
@@ -47,7 +47,8 @@ template <typename T> __device__ __forceinline__ void store8(T *p, const float (
 
 /* ---- rows whose width is a multiple of 8, VECS * 256 at most ---- */
 
-/* Lane `lane` has the values 8 (lane + 32 i) and on; what is not there, and all without x, is `none`. */
+/* Lane `lane` has the values 8 (lane + 32 i) and on; what is not there, and all without x, is
+ * `none`. */
 template <typename X, int VECS>
 __device__ __forceinline__ void load_row(float (&v)[VECS][8], const X *x, int lane, int vecs,
                                          float none)
@@ -62,8 +63,8 @@ __device__ __forceinline__ void load_row(float (&v)[VECS][8], const X *x, int la
     }
 }
 
-/* gamma and beta are weights: they are fetched while the kernel before is still at work. Without both,
- * where not AFFINE, more rows fit into a multiprocessor. */
+/* gamma and beta are weights: they are fetched while the kernel before is still at work. Without
+ * both, where not AFFINE, more rows fit into a multiprocessor. */
 template <typename X, typename Y, int VECS, bool AFFINE>
 __global__ void __launch_bounds__(32 * WARPS)
     norm_kernel(Y *y, const X *x, size_t rows, int cols, const float *gamma, const float *beta,
