@@ -118,6 +118,7 @@ def table(torch, vitrun, mask, side):
 # ---- contenders ----
 
 BEGIN = time.monotonic()
+LONGEST = 300  # seconds that a command may take
 
 
 def tell(what):
@@ -125,17 +126,19 @@ def tell(what):
 
 
 def run(command):
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST)
     if done.returncode:
         sys.exit(f'{" ".join(command)}\n{done.stderr}')
     return done.stdout
 
 
-def vitrun_times(args, tokens, batch, mask):
+def vitrun_times(args, tokens, batch, masks):
+    """What vitrun says of each mask, in one process, because starting one takes half a second."""
     side = SIDES[tokens]
+    chosen = [word for mask in masks for word in ('--mask', mask)]
     return json.loads(run([args.vitrun, 'bench', '--attention', f'{args.heads}x{tokens}x{HEAD_DIM}', '--grid',
                            f'{side}x{side}', '--batch', str(batch), '--device', args.device, '--dtype', args.dtype,
-                           '--mask', mask, '--runs', str(args.runs), '--json']))
+                           '--runs', str(args.runs), '--json'] + chosen))
 
 
 class TooLong(Exception):
@@ -239,26 +242,37 @@ class Torch:
 
 # ---- a cell ----
 
-def measure(args, torch, tokens, batch, name, mask):
-    rounds, found = [], None
-    tell(f'{tokens} tokens, batch {batch}, {name}')
+def measure(args, torch, tokens, batch, names):
+    """The rows of each cell; with PyTorch there is but one, so that contenders take turns."""
+    rounds, cells = {name: [] for name in names}, {}
+    masks = [masks_of(tokens)[name] for name in names]
+    tell(f'{tokens} tokens, batch {batch}, {", ".join(names)}')
     for i in range(args.rounds):
-        found = vitrun_times(args, tokens, batch, mask)
-        times = {k['kernel']: k['median_ms'] for k in found['kernels']}
+        found = vitrun_times(args, tokens, batch, masks)
+        for name, one in zip(names, found['runs']):
+            cells[name] = one
+            rounds[name].append({k['kernel']: k['median_ms'] for k in one['kernels']})
         if torch and i == 0:
-            torch.open(tokens, batch, mask, found['attention']['nnz'])
-        rounds.append(times | (torch.times() if torch else {}))
+            torch.open(tokens, batch, masks[0], found['attention']['nnz'])
+        if torch:
+            rounds[names[0]][-1] |= torch.times()
+    same = {'tokens': tokens, 'batch': batch, 'rounds': args.rounds, 'device': found['device'],
+            'dtype': found['dtype']}
+    return [rows_of(same | {'name': name, 'mask': mask}, cells[name], rounds[name])
+            for name, mask in zip(names, masks)]
+
+
+def rows_of(same, found, rounds):
     predicted = {k['kernel']: k['predicted_ms'] for k in found['kernels']}
 
     def ratio(of, to):
         return statistics.median(r[of] / r[to] for r in rounds) if {of, to} <= set(rounds[0]) else None
 
     flex = next((c for c in rounds[0] if c.startswith('flex')), None)
-
-    return [{'tokens': tokens, 'batch': batch, 'name': name, 'mask': mask, 'density': found['attention']['density'],
-             'contender': c, 'ms': statistics.median(r[c] for r in rounds), 'predicted_ms': predicted.get(c),
-             'is_auto': int(c == found['attention']['kernel']), 'of_vitrun_dense': ratio(c, 'dense'),
-             'speedup_over_cudnn': ratio('cudnn', c), 'speedup_over_flex': ratio(flex, c), 'rounds': args.rounds, 'device': found['device'], 'dtype': found['dtype']} for c in rounds[0]]
+    return [same | {'density': found['attention']['density'], 'contender': c,
+                    'ms': statistics.median(r[c] for r in rounds), 'predicted_ms': predicted.get(c),
+                    'is_auto': int(c == found['attention']['kernel']), 'of_vitrun_dense': ratio(c, 'dense'),
+                    'speedup_over_cudnn': ratio('cudnn', c), 'speedup_over_flex': ratio(flex, c)} for c in rounds[0]]
 
 
 def print_cell(rows):
@@ -303,10 +317,12 @@ def summarise(cells):
 
 
 def cells_of(args):
-    if args.quick:
-        return [(tokens, batch, name) for tokens, batch in QUICK for name in args.masks or QUICK_MASKS]
-    return [(tokens, batch, name) for tokens in args.tokens for batch in args.batch or BATCHES[tokens]
-            for name in masks_of(tokens) if not args.masks or name in args.masks]
+    """Cells that are measured together: (tokens, batch, names)."""
+    sizes = QUICK if args.quick else [(t, batch) for t in args.tokens for batch in args.batch or BATCHES[t]]
+    for tokens, batch in sizes:
+        wanted = args.masks or (QUICK_MASKS if args.quick else masks_of(tokens))
+        names = [name for name in masks_of(tokens) if name in wanted]
+        yield from [(tokens, batch, names)] if args.no_torch else [(tokens, batch, [name]) for name in names]
 
 
 def arguments():
@@ -342,12 +358,12 @@ def main():
     with open(args.csv, 'w', newline='', encoding='utf-8') as f:
         out = csv.DictWriter(f, COLUMNS)
         out.writeheader()
-        for tokens, batch, name in cells_of(args):
-            rows = measure(args, torch, tokens, batch, name, masks_of(tokens)[name])
-            out.writerows(rows)
-            f.flush()
-            print_cell(rows)
-            cells.append(rows)
+        for tokens, batch, names in cells_of(args):
+            for rows in measure(args, torch, tokens, batch, names):
+                out.writerows(rows)
+                f.flush()
+                print_cell(rows)
+                cells.append(rows)
     if cells:
         good = summarise(cells)
     if args.svg:

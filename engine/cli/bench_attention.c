@@ -1,4 +1,5 @@
-/* vitrun bench --attention: one attention alone, every kernel that can serve it.
+/* vitrun bench --attention: one attention alone, every kernel that can serve it, for each of the given
+ * masks and batch sizes.
  *
  * Kernels take turns, round by round, so that a change of the machine's pace touches all alike.
  */
@@ -71,23 +72,19 @@ static int check_options(const cli_options *o, vitrun_error *err)
         if (model_only[i].given)
             return vte_fail(err, VITRUN_USAGE, "bench --attention runs no model: it takes no %s",
                             model_only[i].name);
-    if (o->masks.count > 1)
-        return vte_fail(err, VITRUN_USAGE, "bench --attention takes one --mask");
-    if (o->batches.count > 1)
-        return vte_fail(err, VITRUN_USAGE, "bench --attention takes one --batch size");
     return 0;
 }
 
-static int open_shape(duel *d, vitrun_error *err)
+static int open_shape(duel *d, int batch, const char *mask, vitrun_error *err)
 {
     const cli_options *o = d->o;
     vitrun_attention_options_init(&d->shape);
     if (parse_shape(o->attention, &d->shape, err) != 0)
         return -1;
-    d->shape.batch = o->batches.count ? o->batches.value[0] : 1;
+    d->shape.batch = batch;
     d->shape.grid_h = o->grid.h;
     d->shape.grid_w = o->grid.w;
-    d->shape.mask = o->masks.count ? o->masks.item[0] : NULL;
+    d->shape.mask = mask;
     d->shape.device = o->device ? o->device : "auto";
     d->shape.dtype = o->dtype;
     d->shape.threads = cli_threads(o);
@@ -236,20 +233,25 @@ static json_t *kernel_json(const duel *d, const timed_kernel *k)
     return kernel;
 }
 
-static void print_json(const duel *d, cli_io *io)
+static json_t *kernels_json(const duel *d)
 {
+    json_t *kernels = json_array();
+    for (int i = 0; kernels && i < d->kernels; i++)
+        json_array_append_new(kernels, kernel_json(d, &d->kernel[i]));
+    return kernels;
+}
+
+/* The document's beginning, which is also that of the first attention. */
+static void begin_json(const duel *d, cli_io *io)
+{
+    const char *dtype, *device = vitrun_attention_device(d->attention, &dtype);
     cli_json_begin(io);
     cli_json_put(io, "vitrun", cli_text(vitrun_version()));
-    const char *dtype, *device = vitrun_attention_device(d->attention, &dtype);
     cli_json_put(io, "device", cli_text(device));
     cli_json_put(io, "dtype", cli_text(dtype));
     cli_json_put(io, "threads", cli_integer((uint64_t)d->shape.threads));
     cli_json_put(io, "attention", shape_json(d));
-    cli_json_array(io, "kernels");
-    for (int i = 0; i < d->kernels; i++)
-        cli_json_element(io, kernel_json(d, &d->kernel[i]));
-    cli_json_array_end(io);
-    cli_json_end(io);
+    cli_json_put(io, "kernels", kernels_json(d));
 }
 
 static void print_text(const duel *d, FILE *f)
@@ -281,21 +283,55 @@ static void print_text(const duel *d, FILE *f)
     fprintf(f, "auto takes %s: %s\n", l->kernel, l->reason);
 }
 
+static int run_duel(duel *d, int batch, const char *mask, cli_io *io, vitrun_error *err)
+{
+    int most = d->o->runs ? d->o->runs : DEFAULT_RUNS;
+    if (open_shape(d, batch, mask, err) != 0)
+        return -1;
+    choose_kernels(d, most, io);
+    return time_kernels(d, most, io, err);
+}
+
+static void close_duel(duel *d)
+{
+    for (int i = 0; i < d->kernels; i++)
+        free(d->kernel[i].ms);
+    vitrun_attention_close(d->attention);
+}
+
+/* Into *runs and, from the first one, into the document's beginning; or as text. */
+static void report(const duel *d, json_t *runs, cli_io *io)
+{
+    if (!d->o->json) {
+        print_text(d, io->out);
+        return;
+    }
+    if (json_array_size(runs) == 0)
+        begin_json(d, io);
+    json_t *run = cli_object();
+    cli_set(run, "attention", shape_json(d));
+    cli_set(run, "kernels", kernels_json(d));
+    json_array_append_new(runs, run);
+}
+
 int cmd_bench_attention(const cli_options *o, cli_io *io, vitrun_error *err)
 {
-    int most = o->runs ? o->runs : DEFAULT_RUNS;
-    duel d = {.o = o};
+    int masks = o->masks.count ? (int)o->masks.count : 1;
+    int batches = o->batches.count ? o->batches.count : 1;
     int status = check_options(o, err);
-    if (status == 0)
-        status = open_shape(&d, err);
-    if (status == 0) {
-        choose_kernels(&d, most, io);
-        status = time_kernels(&d, most, io, err);
+    json_t *runs = json_array();
+    for (int i = 0; i < masks * batches && status == 0; i++) {
+        duel d = {.o = o};
+        status = run_duel(&d, o->batches.count ? o->batches.value[i / masks] : 1,
+                          o->masks.count ? o->masks.item[i % masks] : NULL, io, err);
+        if (status == 0)
+            report(&d, runs, io);
+        close_duel(&d);
     }
-    if (status == 0)
-        o->json ? print_json(&d, io) : print_text(&d, io->out);
-    for (int i = 0; i < d.kernels; i++)
-        free(d.kernel[i].ms);
-    vitrun_attention_close(d.attention);
+    if (o->json && status == 0) {
+        cli_json_put(io, "runs", runs);
+        cli_json_end(io);
+    } else
+        json_decref(runs);
     return status;
 }

@@ -111,6 +111,11 @@ holds 'all(0 < k["min_ms"] <= k["median_ms"] <= k["p90_ms"] for k in d["kernels"
 holds '[k["ratio_to_dense"] for k in d["kernels"] if k["kernel"] == "dense"] == [1]'
 succeeds bench --attention 2x65x16 --kernel sparse --mask 'axial_2d()' --runs 2 --json
 holds 'len(d["kernels"]) == 1 and d["kernels"][0]["ratio_to_dense"] is None'
+succeeds bench --attention 2x65x16 --grid 8x8 --mask 'axial_2d()' --mask 'local_1d(window_size=5)' --batch 1,3 \
+    --runs 1 --json
+holds '[(r["attention"]["mask"], r["attention"]["batch"]) for r in d["runs"]] ==
+    [(m, b) for b in (1, 3) for m in ("axial_2d()", "local_1d(window_size=5)")]'
+holds 'd["attention"] == d["runs"][0]["attention"] and d["kernels"] == d["runs"][0]["kernels"]'
 succeeds bench --attention 2x64x16 --runs 2
 says 'auto takes dense'
 refuses 2 'fastest' bench --attention 2x64x16 --kernel fastest
