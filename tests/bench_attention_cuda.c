@@ -26,7 +26,7 @@ static const kernel kernels[] = {
     {"mma", VT_F16, false, vt_cuda_attend_mma},
     {"wgmma", VT_F16, false, vt_cuda_attend_wgmma}, /* compute capability 9.0 only */
     {"f32", VT_F32, false, vt_cuda_attend_f32},
-    {"tf32", VT_F32, true, vt_cuda_attend_f32},
+    {"tf32", VT_F32, true, vt_cuda_attend_mma},
 };
 
 typedef struct {

@@ -2,7 +2,8 @@
  * them, and which launcher serves a group.
  *
  *   dense      16-bit types: mma.sync or, on compute capability 9.0, wgmma, whichever is faster on
- *              the shape (timed when a stream is prepared, tuned.c); fp32: fused in fp32 or tf32
+ *              the shape (timed when a stream is prepared, tuned.c); fp32: fused in fp32 or tf32;
+ *              heads too wide for those: through the scores of a few heads in scratch (scores.c)
  *   rows       the allowed pairs of each row
  *   columns    and axial: the keys that groups of queries list; layouts and their items: columns.c
  *   reference  scores of all heads of all images in scratch
@@ -175,30 +176,46 @@ void vt_cuda_group_free(vt_device *device, vt_attn_group *g)
 
 /* ---- launchers ---- */
 
-static bool f32_serves(const vt_cuda_attention *a, int capability)
+static int run_mma(vt_stream *s, const vt_cuda_attention *a)
 {
-    (void)capability;
-    return a->type == VT_F32;
+    return vt_cuda_attend_mma(a, ((cuda_stream *)s)->stream);
+}
+
+static int run_wgmma(vt_stream *s, const vt_cuda_attention *a)
+{
+    return vt_cuda_attend_wgmma(a, ((cuda_stream *)s)->stream);
+}
+
+static int run_f32(vt_stream *s, const vt_cuda_attention *a)
+{
+    return vt_cuda_attend_f32(a, ((cuda_stream *)s)->stream);
+}
+
+/* Heads that no fused kernel serves; narrower ones are better off there. */
+static bool is_wide(const vt_cuda_attention *a, int capability)
+{
+    return a->head_dim > 64 && !vt_cuda_attend_mma_serves(a, capability) &&
+           vt_cuda_attend_scores_serves(a);
 }
 
 /* The dense kernels. */
 static const struct {
     const char *name;
     bool (*serves)(const vt_cuda_attention *a, int capability);
-    int (*run)(const vt_cuda_attention *a, cudaStream_t stream);
-} dense[] = {{"mma", vt_cuda_attend_mma_serves, vt_cuda_attend_mma},
-             {"wgmma", vt_cuda_attend_wgmma_serves, vt_cuda_attend_wgmma},
-             {"f32", f32_serves, vt_cuda_attend_f32}};
-enum { DENSE = sizeof dense / sizeof *dense };
+    int (*run)(vt_stream *s, const vt_cuda_attention *a);
+} dense[] = {{"mma", vt_cuda_attend_mma_serves, run_mma},
+             {"wgmma", vt_cuda_attend_wgmma_serves, run_wgmma},
+             {"f32", vt_cuda_attend_f32_serves, run_f32},
+             {"scores", is_wide, vt_cuda_attend_scores}};
+enum { DENSE = sizeof dense / sizeof *dense, SCORES = DENSE - 1 };
 
-static vt_cuda_attention describe(const vt_stream *s, vt_mat out, vt_mat qkv,
-                                  const vt_attn_plan *plan, const vt_attn_group *g)
+/* All but the addresses of the buffers. */
+static vt_cuda_attention shape_of(const vt_device *dev, const vt_attn_plan *plan,
+                                  const vt_attn_group *g, int images)
 {
-    vt_cuda_attention a = {.qkv = qkv.p,
-                           .out = out.p,
-                           .type = qkv.type,
-                           .tf32 = s->dev->tf32,
-                           .images = (int)(qkv.rows / (size_t)plan->tokens),
+    vt_cuda_attention a = {.type = dev->dtype,
+                           .tf32 = dev->tf32,
+                           .images = images,
                            .tokens = plan->tokens,
                            .heads = plan->heads,
                            .head_dim = plan->head_dim,
@@ -206,7 +223,20 @@ static vt_cuda_attention describe(const vt_stream *s, vt_mat out, vt_mat qkv,
                            .group_heads = g->heads};
     if (plan->bias)
         a.bias = *plan->bias;
-    a.head = g->heads == plan->heads ? NULL : g->own->head;
+    if (g->heads != plan->heads) {
+        a.head = g->own ? g->own->head : NULL; /* not while scratch is planned */
+        a.listed = g->head;
+    }
+    return a;
+}
+
+static vt_cuda_attention describe(const vt_stream *s, vt_mat out, vt_mat qkv,
+                                  const vt_attn_plan *plan, const vt_attn_group *g)
+{
+    int images = (int)(qkv.rows / (size_t)plan->tokens);
+    vt_cuda_attention a = shape_of(s->dev, plan, g, images);
+    a.qkv = qkv.p;
+    a.out = out.p;
     if (g->own->layout) { /* NULL unless the kernel reads a bitmap */
         a.bits = g->own->layout->bits;
         a.words = g->own->layout->words;
@@ -217,17 +247,16 @@ static vt_cuda_attention describe(const vt_stream *s, vt_mat out, vt_mat qkv,
 /* ---- which dense kernel ---- */
 
 typedef struct {
+    vt_stream *s;
     const vt_cuda_attention *a;
-    cudaStream_t stream;
-    int capability;
 } trial;
 
 static int try_dense(void *user, int i)
 {
     const trial *t = user;
-    if (!dense[i].serves(t->a, t->capability))
+    if (!dense[i].serves(t->a, vt_cuda(t->s)->capability))
         return cudaErrorNotSupported;
-    return dense[i].run(t->a, t->stream);
+    return dense[i].run(t->s, t->a);
 }
 
 static void key_of(const vt_cuda_attention *a, char *key, size_t room)
@@ -268,8 +297,9 @@ static int count_serving(const cuda_device *dev, const vt_cuda_attention *a, int
 }
 
 /* The remembered kernel, or any that serves where there is no choice or no memory of it. */
-static int run_dense(cuda_device *dev, const vt_cuda_attention *a, cudaStream_t stream)
+static int run_dense(vt_stream *s, const vt_cuda_attention *a)
 {
+    cuda_device *dev = vt_cuda(s);
     int any = 0, serving = count_serving(dev, a, &any);
     if (serving > 1) {
         pthread_mutex_lock(&dev->lock);
@@ -277,14 +307,14 @@ static int run_dense(cuda_device *dev, const vt_cuda_attention *a, cudaStream_t 
         pthread_mutex_unlock(&dev->lock);
         any = best >= 0 ? best : any;
     }
-    return serving ? dense[any].run(a, stream) : cudaErrorNotSupported;
+    return serving ? dense[any].run(s, a) : cudaErrorNotSupported;
 }
 
 static int tune_dense(vt_stream *s, const vt_cuda_attention *a, vt_status *st)
 {
     cuda_device *dev = vt_cuda(s);
     char key[128];
-    trial t = {a, ((cuda_stream *)s)->stream, dev->capability};
+    trial t = {s, a};
     key_of(a, key, sizeof key);
     pthread_mutex_lock(&dev->lock);
     int best = known_dense(dev, a);
@@ -353,7 +383,7 @@ bool vt_cuda_attention_serves(const vt_device *dev, vt_attn_kernel kernel, int h
     bool gathers = vt_attn_columns(kernel) >= 0;
     if (kernel == VT_ATTN_TILES || (gathers && biased))
         return false;
-    if (!gathers && (kernel != VT_ATTN_DENSE || dev->dtype == VT_F32))
+    if (kernel == VT_ATTN_REFERENCE || kernel == VT_ATTN_ROWS)
         return head_dim <= 1024;
     vt_cuda_attention a = {.type = dev->dtype,
                            .tf32 = dev->tf32,
@@ -363,35 +393,35 @@ bool vt_cuda_attention_serves(const vt_device *dev, vt_attn_kernel kernel, int h
                            .group_heads = 1,
                            .head_dim = head_dim,
                            .scale = 1};
-    return gathers ? serving_columns(&a, cuda->capability) >= 0
-                   : vt_cuda_attend_mma_serves(&a, cuda->capability);
+    int any;
+    return gathers ? serving_columns(&a, cuda->capability) >= 0 : count_serving(cuda, &a, &any) > 0;
 }
 
 /* What a group takes while it runs: bytes of scratch, false where they overflow, and counters. */
-static bool group_scratch(const vt_attn_plan *plan, const vt_attn_group *g, int images,
-                          size_t *bytes, size_t *counters)
+static bool group_scratch(const vt_device *dev, const vt_attn_plan *plan, const vt_attn_group *g,
+                          int images, size_t *bytes, size_t *counters)
 {
     size_t n = (size_t)plan->tokens;
+    vt_cuda_attention a = shape_of(dev, plan, g, images);
     *bytes = *counters = 0;
+    if (g->kernel == VT_ATTN_DENSE && is_wide(&a, ((const cuda_device *)dev)->capability))
+        *bytes = vt_cuda_scores_bytes(&a);
     if (g->kernel == VT_ATTN_REFERENCE)
         return vt_mul(n, n * sizeof(float), bytes) && vt_mul(*bytes, (size_t)g->heads, bytes) &&
                vt_mul(*bytes, (size_t)images, bytes);
     if (!g->columns)
         return true;
-    vt_cuda_attention a = {.images = images,
-                           .group_heads = g->heads,
-                           .tokens = plan->tokens,
-                           .head_dim = plan->head_dim};
     return vt_cuda_columns_scratch(g->columns, &a, bytes, counters);
 }
 
 /* Of all groups the most; SIZE_MAX: more than memory can be. */
-static size_t plan_scratch(const vt_attn_plan *plan, int images, size_t *counters)
+static size_t plan_scratch(const vt_device *dev, const vt_attn_plan *plan, int images,
+                           size_t *counters)
 {
     size_t most = 0, bytes, count;
     *counters = 0;
     for (int i = 0; i < plan->groups; i++) {
-        if (!group_scratch(plan, &plan->group[i], images, &bytes, &count))
+        if (!group_scratch(dev, plan, &plan->group[i], images, &bytes, &count))
             return SIZE_MAX;
         most = bytes > most ? bytes : most;
         *counters = count > *counters ? count : *counters;
@@ -401,15 +431,28 @@ static size_t plan_scratch(const vt_attn_plan *plan, int images, size_t *counter
 
 size_t vt_cuda_attention_scratch(const vt_device *dev, const vt_attn_plan *plan, int images)
 {
-    size_t counters, bytes = plan_scratch(plan, images, &counters);
-    (void)dev;
+    size_t counters, bytes = plan_scratch(dev, plan, images, &counters);
     return bytes == SIZE_MAX ? bytes : bytes + counters * sizeof(uint32_t);
+}
+
+/* Where other kernels serve, too, it does not matter if scores' products cannot be had. */
+static int prepare_dense(vt_stream *s, const vt_cuda_attention *a, vt_status *st)
+{
+    const cuda_device *dev = vt_cuda(s);
+    vt_status reason = {0};
+    int any, serving = count_serving(dev, a, &any);
+    int failed = dense[SCORES].serves(a, dev->capability) && vt_cuda_prepare_scores(s, a, &reason);
+    if (serving > 1)
+        return tune_dense(s, a, st);
+    if (failed)
+        *st = reason;
+    return failed ? -1 : 0;
 }
 
 int vt_cuda_prepare_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan,
                               int images, vt_status *st)
 {
-    size_t counters, bytes = plan_scratch(plan, images, &counters);
+    size_t counters, bytes = plan_scratch(s->dev, plan, images, &counters);
     if (bytes == SIZE_MAX)
         return vt_fail(st, VT_MACHINE, "%s: attention: scores of %d tokens do not fit in memory",
                        vt_cuda(s)->name, plan->tokens);
@@ -420,8 +463,7 @@ int vt_cuda_prepare_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_att
         if (plan->group[i].kernel != VT_ATTN_DENSE)
             continue;
         vt_cuda_attention a = describe(s, out, qkv, plan, &plan->group[i]);
-        int any;
-        if (count_serving(vt_cuda(s), &a, &any) > 1 && tune_dense(s, &a, st))
+        if (prepare_dense(s, &a, st))
             return -1;
     }
     return 0;
@@ -446,7 +488,7 @@ static int run_group(vt_stream *stream, const vt_cuda_attention *a, const vt_att
     case VT_ATTN_ROWS:
         return vt_cuda_attend_rows(a, &l->rows, s->stream);
     case VT_ATTN_DENSE:
-        return run_dense(vt_cuda(stream), a, s->stream);
+        return run_dense(stream, a);
     default:
         return run_columns(stream, a, l);
     }
@@ -455,7 +497,7 @@ static int run_group(vt_stream *stream, const vt_cuda_attention *a, const vt_att
 void vt_cuda_attention_run(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan)
 {
     int images = (int)(qkv.rows / (size_t)plan->tokens);
-    size_t counters, bytes = plan_scratch(plan, images, &counters);
+    size_t counters, bytes = plan_scratch(s->dev, plan, images, &counters);
     const cuda_stream *has = (const cuda_stream *)s;
     if (has->scratch_bytes < bytes || has->counter_bytes / sizeof(uint32_t) < counters) {
         vt_fail(&s->error, VT_MACHINE, "attention: plan was not prepared (layer %d)", s->layer);

@@ -1,7 +1,6 @@
 /* Fused attention in fp32 over all keys, on the ordinary multiply-add units: attention_f32.cuh does
- * the arithmetic. Any head_dim. Tiles that a mask leaves empty for all of a block's queries are
- * left out. Where operands may be rounded to tf32, attention_mma.cu's kernels serve instead if they
- * can.
+ * the arithmetic. Heads to 64 wide. Tiles that a mask leaves empty for all of a block's queries are
+ * left out. Wider heads go through scores (scores.c).
  */
 #include "kernels/cuda/attention_f32.cuh"
 
@@ -81,95 +80,26 @@ template <bool BIAS> struct dense_tiles {
     }
 };
 
-/* 1 / sum of each row, 0 where it has no keys. */
-__device__ __forceinline__ void invert(float (&inverse)[8], const float (&sum)[8])
-{
-#pragma unroll
-    for (int m = 0; m < 8; m++)
-        inverse[m] = sum[m] > 0 ? 1.0f / sum[m] : 0.0f;
-}
-
-/* ---- a thread's part of out, from column `col` of the head on ---- */
-
-template <typename Visit>
-__device__ __forceinline__ void each_element(const head_view &h, int first, int col, int chunks,
-                                             Visit visit)
+/* A row without keys gives zeros. */
+template <int D>
+__device__ __forceinline__ void store(const head_view &h, int first, const float (&out)[8][D / 8],
+                                      const running &r)
 {
     int x = threadIdx.x % 8 * 4;
 #pragma unroll
     for (int m = 0; m < 8; m++) {
-        float *to = h.out + (size_t)(first + row_of(m)) * h.width + col;
+        float *to = h.out + (size_t)(first + row_of(m)) * h.width;
+        float inverse = r.sum[m] > 0 ? 1.0f / r.sum[m] : 0.0f;
 #pragma unroll
-        for (int n = 0; n < 4 * chunks; n++) {
+        for (int n = 0; n < D / 8; n++) {
             int d = n / 4 * 32 + x + n % 4;
-            if (first + row_of(m) < h.tokens && col + d < h.dim)
-                visit(m, n, to[d]);
+            if (first + row_of(m) < h.tokens && d < h.dim)
+                to[d] = out[m][n] * inverse;
         }
     }
 }
 
-/* ---- the kernel ---- */
-
-template <int D, typename Tiles>
-__device__ __forceinline__ void attend_narrow(operands<D> &o, const vt_cuda_attention &a,
-                                              const head_view &h, Tiles &tiles)
-{
-    running r;
-    float out[8][D / 8], inverse[8];
-    attend_whole(out, r, o, h, a.scale, tiles);
-    invert(inverse, r.sum);
-    each_element(h, tiles.first, 0, D / 32,
-                 [&](int m, int n, float &to) { to = out[m][n] * inverse[m]; });
-}
-
-template <int D, typename Tiles>
-__device__ __forceinline__ void attend_sliced(operands<D> &o, const vt_cuda_attention &a,
-                                              const head_view &h, Tiles &tiles)
-{
-    running r;
-    float inverse[8];
-    bool begun = false;
-#pragma unroll
-    for (int m = 0; m < 8; m++)
-        r.max[m] = NO_SCORE_YET, r.sum[m] = 0;
-    for (; tiles.here(); tiles.next()) {
-        float s[8][8] = {};
-        for (int col = 0; col < h.dim; col += D) {
-            __syncthreads();
-            copy_transposed(o.q, h.q, h, col, tiles.queries());
-            copy_transposed(o.k, h.q + h.width, h, col, tiles.keys());
-            await_copies();
-            __syncthreads();
-            outer_products<D, 2, KEYS, true>(s, o.q, o.k);
-        }
-        tiles.add_bias(s);
-        weigh(s, r, a.scale, tiles);
-        put_weights(o.p, s);
-        for (int col = 0; col < h.dim; col += D) {
-            float out[8][D / 8] = {};
-            __syncthreads();
-            copy_values(o.v, h, col, tiles.keys());
-            if (begun)
-                each_element(h, tiles.first, col, D / 32,
-                             [&](int m, int n, float &to) { out[m][n] = to * r.shrink[m]; });
-            await_copies();
-            __syncthreads();
-            outer_products<KEYS, D / 32, D, false>(out, o.p, o.v);
-            each_element(h, tiles.first, col, D / 32,
-                         [&](int m, int n, float &to) { to = out[m][n]; });
-        }
-        begun = true;
-    }
-#pragma unroll
-    for (int m = 0; m < 8; m++)
-        r.sum[m] = whole_sum(r.sum[m]);
-    invert(inverse, r.sum);
-    for (int col = 0; col < h.dim; col += D)
-        each_element(h, tiles.first, col, D / 32,
-                     [&](int m, int, float &to) { to = begun ? to * inverse[m] : 0.0f; });
-}
-
-template <int D, bool SLICED, bool BIAS>
+template <int D, bool BIAS>
 __global__ void __launch_bounds__(THREADS, 2) f32_kernel(vt_cuda_attention a, unsigned row_tiles)
 {
     extern __shared__ __align__(128) char shared[];
@@ -178,34 +108,33 @@ __global__ void __launch_bounds__(THREADS, 2) f32_kernel(vt_cuda_attention a, un
     dense_tiles<BIAS> tiles(a, pair, (int)(blockIdx.x % row_tiles) * QUERIES);
     after_previous();
     let_next_start();
-    if (SLICED)
-        attend_sliced(*(operands<D> *)shared, a, h, tiles);
-    else
-        attend_narrow(*(operands<D> *)shared, a, h, tiles);
+    running r;
+    float out[8][D / 8];
+    attend_whole(out, r, *(operands<D> *)shared, h, a.scale, tiles);
+    store<D>(h, tiles.first, out, r);
 }
 
-template <int D, bool SLICED, bool BIAS>
-static int run(const vt_cuda_attention *a, cudaStream_t stream)
+template <int D, bool BIAS> static int run(const vt_cuda_attention *a, cudaStream_t stream)
 {
     unsigned row_tiles = (unsigned)((a->tokens + QUERIES - 1) / QUERIES);
-    int failed = allow_shared(f32_kernel<D, SLICED, BIAS>, sizeof(operands<D>));
+    int failed = allow_shared(f32_kernel<D, BIAS>, sizeof(operands<D>));
     if (failed)
         return failed;
-    return launch(f32_kernel<D, SLICED, BIAS>,
-                  row_tiles * (unsigned)a->images * (unsigned)a->group_heads, THREADS,
-                  sizeof(operands<D>), stream, *a, row_tiles);
+    return launch(f32_kernel<D, BIAS>, row_tiles * (unsigned)a->images * (unsigned)a->group_heads,
+                  THREADS, sizeof(operands<D>), stream, *a, row_tiles);
 }
 
 template <bool BIAS> static int choose(const vt_cuda_attention *a, cudaStream_t stream)
 {
-    return a->head_dim <= 32   ? run<32, false, BIAS>(a, stream)
-           : a->head_dim <= 64 ? run<64, false, BIAS>(a, stream)
-                               : run<64, true, BIAS>(a, stream);
+    return a->head_dim <= 32 ? run<32, BIAS>(a, stream) : run<64, BIAS>(a, stream);
+}
+
+extern "C" bool vt_cuda_attend_f32_serves(const vt_cuda_attention *a, int capability)
+{
+    return a->type == VT_F32 && a->head_dim <= 64 && capability >= 80;
 }
 
 extern "C" int vt_cuda_attend_f32(const vt_cuda_attention *a, cudaStream_t stream)
 {
-    if (a->tf32 && vt_cuda_attend_mma_serves(a, 80))
-        return vt_cuda_attend_mma(a, stream);
     return a->bias.table ? choose<true>(a, stream) : choose<false>(a, stream);
 }

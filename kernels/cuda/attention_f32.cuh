@@ -13,9 +13,6 @@
  * neither the transposed writing nor the reading meets in one bank much. The next tile's keys
  * arrive while p v is computed, its values while q k^T is.
  *
- * Heads wider than 64 (SLICED) are taken in slices: s is summed over them; slices of out wait in
- * memory, in `out` itself.
- *
  * Which queries and keys these are, and which pairs are on, is told by a type Tiles, which is at
  * one tile at a time:
  *
@@ -82,28 +79,27 @@ __device__ __forceinline__ void await_copies()
     asm volatile("cp.async.wait_all;" ::: "memory");
 }
 
-/* to[d][i] = from[token i][col + d], permuted. */
+/* to[d][i] = from[token i][d], permuted. */
 template <int D, int ROWS, typename Tokens>
 __device__ __forceinline__ void copy_transposed(float (&to)[D][ROWS], const float *from,
-                                                const head_view &h, int col, Tokens tokens)
+                                                const head_view &h, Tokens tokens)
 {
     int d = threadIdx.x % D;
-    const float *source = from + col + d;
+    const float *source = from + d;
 #pragma unroll 8
     for (int i = threadIdx.x / D; i < ROWS; i += THREADS / D)
         copy_async<4>(&to[d][permuted(d, i)], source + (size_t)tokens.at(i) * (3 * h.width),
-                      tokens.real(i) && col + d < h.dim);
+                      tokens.real(i) && d < h.dim);
 }
 
 template <int D, typename Tokens>
-__device__ __forceinline__ void copy_values(float (&to)[KEYS][D], const head_view &h, int col,
-                                            Tokens tokens)
+__device__ __forceinline__ void copy_values(float (&to)[KEYS][D], const head_view &h, Tokens tokens)
 {
-    const float *source = h.q + 2 * h.width + col;
+    const float *source = h.q + 2 * h.width;
     int step = h.dim % 4 ? 1 : 4, columns = D / step;
     for (int i = threadIdx.x; i < KEYS * columns; i += THREADS) {
         int key = i / columns, d = i % columns * step;
-        bool valid = tokens.real(key) && col + d < h.dim;
+        bool valid = tokens.real(key) && d < h.dim;
         const float *at = source + (size_t)tokens.at(key) * (3 * h.width) + d;
         if (step == 4)
             copy_async<16>(&to[key][d], at, valid);
@@ -220,14 +216,14 @@ __device__ __forceinline__ void attend_whole(float (&out)[8][D / 8], running &r,
 #pragma unroll
     for (int i = 0; i < D; i++)
         out[i % 8][i / 8] = 0;
-    copy_transposed(o.q, h.q, h, 0, tiles.queries());
+    copy_transposed(o.q, h.q, h, tiles.queries());
     if (tiles.here())
-        copy_transposed(o.k, h.q + h.width, h, 0, tiles.keys());
+        copy_transposed(o.k, h.q + h.width, h, tiles.keys());
     while (tiles.here()) {
         float s[8][8] = {};
         await_copies();
         __syncthreads();
-        copy_values(o.v, h, 0, tiles.keys());
+        copy_values(o.v, h, tiles.keys());
         outer_products<D, 2, KEYS, true>(s, o.q, o.k);
         tiles.add_bias(s);
         weigh(s, r, scale, tiles);
@@ -236,7 +232,7 @@ __device__ __forceinline__ void attend_whole(float (&out)[8][D / 8], running &r,
         __syncthreads();
         tiles.next();
         if (tiles.here())
-            copy_transposed(o.k, h.q + h.width, h, 0, tiles.keys());
+            copy_transposed(o.k, h.q + h.width, h, tiles.keys());
 #pragma unroll
         for (int i = 0; i < D; i++)
             out[i % 8][i / 8] *= r.shrink[i % 8];

@@ -72,6 +72,7 @@ static void cuda_stream_close(vt_stream *stream)
         cudaStreamSynchronize(s->stream);
     drop_graphs(s);
     vt_cuda_products_free(s->products);
+    vt_cuda_attention_products_free(s->attention);
     if (s->workspace)
         vt_cuda_release(stream->dev, s->workspace);
     if (s->scratch)
@@ -272,7 +273,7 @@ int vt_cuda_fastest(vt_stream *stream, int candidates, int (*run)(void *user, in
     float unused;
     if (!t)
         return -1;
-    if (cudaMalloc(&flush, COLD_BYTES)) {
+    if (cold && cudaMalloc(&flush, COLD_BYTES)) {
         cudaGetLastError();
         flush = NULL; /* then a warm cache has to do */
     }
@@ -283,7 +284,7 @@ int vt_cuda_fastest(vt_stream *stream, int candidates, int (*run)(void *user, in
             if (t[i].works) {
                 if (!cold) /* warm, and the host ahead of the device */
                     run(user, i);
-                t[i].works = time_once(s, run, user, i, cold ? flush : NULL, &t[i].ms[r]);
+                t[i].works = time_once(s, run, user, i, flush, &t[i].ms[r]);
             }
     for (int i = 0; i < candidates; i++) {
         qsort(t[i].ms, ROUNDS, sizeof *t[i].ms, compare);

@@ -6,6 +6,7 @@
  *   linear.c     products: cuBLASLt or our own, whichever is faster on the shape
  *   attention.c  plans: layouts on the device, which launcher serves a group
  *   columns.c    layouts of columns.h on the device, cut into items
+ *   scores.c     dense attention of wide heads, through products by cuBLASLt
  *   lt.c         cuBLASLt, opened at run time
  *   *.cu         the kernels, behind kernels.h
  */
@@ -22,6 +23,7 @@
 typedef struct vt_cuda_chunk vt_cuda_chunk;     /* memory.c */
 typedef struct vt_cuda_product vt_cuda_product; /* linear.c: a product prepared for its shapes */
 typedef struct vt_cuda_layout vt_cuda_layout;   /* attention.c: a mask's layout on the device */
+typedef struct vt_cuda_attention_products vt_cuda_attention_products; /* scores.c: likewise */
 
 enum {
     VT_CUDA_GRAPHS = 4,
@@ -56,7 +58,8 @@ typedef struct {
     char *scratch;        /* of the operation in progress: the most that any prepared one needs */
     uint32_t *counters;   /* likewise; zeros between operations */
     size_t scratch_bytes, counter_bytes, workspace_bytes;
-    vt_cuda_product *products; /* a list */
+    vt_cuda_product *products; /* lists */
+    vt_cuda_attention_products *attention;
     cuda_graph graph[VT_CUDA_GRAPHS];
     int graphs; /* recorded so far, the oldest is replaced */
 } cuda_stream;
@@ -130,6 +133,14 @@ bool vt_cuda_columns_scratch(const vt_columns *c, const vt_cuda_attention *a, si
                              size_t *counters);
 void vt_cuda_columns_place(vt_cuda_columns *c, const vt_cuda_attention *a, void *scratch,
                            uint32_t *counters);
+
+/* scores.c: scores of some heads, or of some rows of one, are in the stream's scratch, of which this
+ * needs bytes(). a->scale > 0. To be prepared on the real buffers. */
+bool vt_cuda_attend_scores_serves(const vt_cuda_attention *a);
+size_t vt_cuda_scores_bytes(const vt_cuda_attention *a);
+int vt_cuda_prepare_scores(vt_stream *s, const vt_cuda_attention *a, vt_status *st);
+int vt_cuda_attend_scores(vt_stream *s, const vt_cuda_attention *a);
+void vt_cuda_attention_products_free(vt_cuda_attention_products *list);
 
 /* attention.c */
 const struct vt_attn_costs *vt_cuda_attention_costs(const vt_device *dev);

@@ -96,12 +96,14 @@ typedef struct {
     bool tf32;       /* fp32 operands may be rounded to tf32 */
     int images, tokens, heads, head_dim;
     float scale;
-    vt_attn_bias bias;    /* table NULL: none */
-    const uint16_t *head; /* [group_heads] the heads to serve; NULL: all, group_heads == heads */
+    vt_attn_bias bias;      /* table NULL: none */
+    const uint16_t *head;   /* [group_heads] the heads to serve; NULL: all, group_heads == heads */
+    const uint16_t *listed; /* the same in the host's memory */
     int group_heads;
     const uint32_t
-        *bits; /* [tokens, words], bit k % 32 of word k / 32: key k is allowed; bits at */
-    int words; /* tokens and beyond are zero; words % 4 == 0. NULL: every pair is on */
+        *bits;   /* [tokens, words], bit k % 32 of word k / 32: key k is allowed; bits at */
+    int words;   /* tokens and beyond are zero; words % 4 == 0. NULL: every pair is on */
+    int touched; /* eighths of the 64 x 64 tiles that hold a pair, rounded up: tells which kernel */
 } vt_cuda_attention;
 
 /* mma.sync: 16-bit types, and tf32, compute capability 8.0 and later; few tokens on 9.0 by wgmma. */
@@ -112,11 +114,23 @@ int vt_cuda_attend_mma(const vt_cuda_attention *a, cudaStream_t stream);
 bool vt_cuda_attend_wgmma_serves(const vt_cuda_attention *a, int capability);
 int vt_cuda_attend_wgmma(const vt_cuda_attention *a, cudaStream_t stream);
 
-/* fp32 (and tf32), any head_dim to 1024. */
+/* fp32, head_dim to 64. */
+bool vt_cuda_attend_f32_serves(const vt_cuda_attention *a, int capability);
 int vt_cuda_attend_f32(const vt_cuda_attention *a, cudaStream_t stream);
 
 /* All types: scores [images * group_heads, tokens, tokens] fp32 materialised in `scores`. */
 int vt_cuda_attend_reference(const vt_cuda_attention *a, float *scores, cudaStream_t stream);
+
+/* Softmax of scores in memory, in place: softmax.cu. Matrix i of `count`, [rows, pitch], has the
+ * scores of head `head + i head_step` and the queries from `query` on; pitch is a multiple of 4.
+ * Row r's weights, of type a->type and VT_CUDA_HALF_WEIGHT times as large in fp16, are put where its
+ * scores begin. */
+#define VT_CUDA_HALF_WEIGHT 32768.0f
+typedef struct {
+    float *scores;
+    int count, rows, pitch, query, head, head_step;
+} vt_cuda_scores;
+int vt_cuda_softmax(const vt_cuda_attention *a, const vt_cuda_scores *s, cudaStream_t stream);
 
 /* A list of the allowed pairs on the device: the keys of query i are key[start[i] .. start[i + 1]),
  * ascending; 16-bit ones where key16 is set, else 32-bit. What the host keeps of it: */

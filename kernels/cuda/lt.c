@@ -15,6 +15,7 @@
     F(MatmulDescSetAttribute)                                                                      \
     F(MatrixLayoutCreate)                                                                          \
     F(MatrixLayoutDestroy)                                                                         \
+    F(MatrixLayoutSetAttribute)                                                                    \
     F(MatmulPreferenceCreate)                                                                      \
     F(MatmulPreferenceDestroy)                                                                     \
     F(MatmulPreferenceSetAttribute)                                                                \
@@ -110,22 +111,37 @@ static bool set(vt_lt_product *p, cublasLtMatmulDescAttributes_t attribute, cons
     return p->lt->MatmulDescSetAttribute(p->desc, attribute, value, size) == CUBLAS_STATUS_SUCCESS;
 }
 
+/* A row-major matrix, which the library calls column-major with its sides exchanged. */
+static bool lay_out(vt_lt_product *p, cublasLtMatrixLayout_t *layout, vt_dtype type, int rows,
+                    int columns, vt_lt_pitch pitch)
+{
+    vt_lt *lt = p->lt;
+    int32_t batch = p->shape.batch;
+    return lt->MatrixLayoutCreate(layout, type_of(type), (uint64_t)columns, (uint64_t)rows,
+                                  pitch.row ? pitch.row : columns) == CUBLAS_STATUS_SUCCESS &&
+           (!batch ||
+            (lt->MatrixLayoutSetAttribute(*layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &batch,
+                                          sizeof batch) == CUBLAS_STATUS_SUCCESS &&
+             lt->MatrixLayoutSetAttribute(*layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET,
+                                          &pitch.next,
+                                          sizeof pitch.next) == CUBLAS_STATUS_SUCCESS));
+}
+
 static bool describe(vt_lt_product *p)
 {
     const vt_lt_shape *s = &p->shape;
-    vt_lt *lt = p->lt;
     cublasComputeType_t compute = s->tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
-    cublasOperation_t transposed = CUBLAS_OP_T;
+    cublasOperation_t of_w = s->upright ? CUBLAS_OP_N : CUBLAS_OP_T;
     cublasLtEpilogue_t epilogue = s->gelu_tanh ? CUBLASLT_EPILOGUE_GELU_BIAS
                                   : s->bias    ? CUBLASLT_EPILOGUE_BIAS
                                                : CUBLASLT_EPILOGUE_DEFAULT;
-    uint64_t m = (uint64_t)s->m, n = (uint64_t)s->n, k = (uint64_t)s->k;
-    return lt->MatmulDescCreate(&p->desc, compute, CUDA_R_32F) == CUBLAS_STATUS_SUCCESS &&
-           set(p, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed) &&
+    return p->lt->MatmulDescCreate(&p->desc, compute, CUDA_R_32F) == CUBLAS_STATUS_SUCCESS &&
+           set(p, CUBLASLT_MATMUL_DESC_TRANSA, &of_w, sizeof of_w) &&
            set(p, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue) &&
-           lt->MatrixLayoutCreate(&p->w, type_of(s->x), k, n, s->k) == CUBLAS_STATUS_SUCCESS &&
-           lt->MatrixLayoutCreate(&p->x, type_of(s->x), k, m, s->k) == CUBLAS_STATUS_SUCCESS &&
-           lt->MatrixLayoutCreate(&p->y, type_of(s->y), n, m, s->n) == CUBLAS_STATUS_SUCCESS;
+           lay_out(p, &p->w, s->x, s->upright ? s->k : s->n, s->upright ? s->n : s->k,
+                   s->w_pitch) &&
+           lay_out(p, &p->x, s->x, s->m, s->k, s->x_pitch) &&
+           lay_out(p, &p->y, s->y, s->m, s->n, s->y_pitch);
 }
 
 vt_lt_product *vt_lt_product_new(vt_lt *lt, const vt_lt_shape *shape, vt_status *st)
@@ -156,19 +172,30 @@ void vt_lt_product_free(vt_lt_product *p)
     vt_free(p);
 }
 
-/* Matrices begin at a row: what is known of their alignment is that of a row, 16 bytes at most. */
+/* Matrices begin at a row of memory that is aligned, or at a place that the pitches allow: what is
+ * known of their alignment is that of those, 16 bytes at most. */
+static uint32_t alignment_of(vt_lt_pitch pitch, int columns, vt_dtype type)
+{
+    uint64_t row = (uint64_t)(pitch.row ? pitch.row : columns), size = vt_dtype_bytes(type);
+    uint64_t any = (row | (uint64_t)pitch.next | (uint64_t)pitch.start) * size | 16;
+    return (uint32_t)(any & -any);
+}
+
 static void tell_alignment(vt_lt *lt, cublasLtMatmulPreference_t preference, const vt_lt_shape *s)
 {
-    size_t in = (size_t)s->k * vt_dtype_bytes(s->x), out = (size_t)s->n * vt_dtype_bytes(s->y);
-    uint32_t a = in % 16 ? (uint32_t)(in & -in) : 16, c = out % 16 ? (uint32_t)(out & -out) : 16;
-    lt->MatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &a,
-                                     sizeof a);
-    lt->MatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &a,
-                                     sizeof a);
-    lt->MatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &c,
-                                     sizeof c);
-    lt->MatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &c,
-                                     sizeof c);
+    const uint32_t w = alignment_of(s->w_pitch, s->upright ? s->n : s->k, s->x);
+    const uint32_t x = alignment_of(s->x_pitch, s->k, s->x);
+    const uint32_t y = alignment_of(s->y_pitch, s->n, s->y);
+    const struct {
+        cublasLtMatmulPreferenceAttributes_t attribute;
+        const uint32_t *bytes;
+    } all[] = {{CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &w},
+               {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &x},
+               {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &y},
+               {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &y}};
+    for (int i = 0; i < 4; i++)
+        lt->MatmulPreferenceSetAttribute(preference, all[i].attribute, all[i].bytes,
+                                         sizeof *all[i].bytes);
 }
 
 int vt_lt_algorithms(const vt_lt_product *p, size_t workspace, cublasLtMatmulAlgo_t *out, int most)
@@ -182,6 +209,11 @@ int vt_lt_algorithms(const vt_lt_product *p, size_t workspace, cublasLtMatmulAlg
     p->lt->MatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                         &workspace, sizeof workspace);
     tell_alignment(p->lt, preference, &p->shape);
+    if (p->shape.factor != 0) { /* partial sums without the factor may not fit into y's type */
+        uint32_t schemes = CUBLASLT_REDUCTION_SCHEME_MASK & ~CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE;
+        p->lt->MatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                            &schemes, sizeof schemes);
+    }
     if (p->lt->MatmulAlgoGetHeuristic(p->lt->handle, p->desc, p->w, p->x, p->y, p->y, preference,
                                       most < MOST ? most : MOST, found,
                                       &count) != CUBLAS_STATUS_SUCCESS)
@@ -197,9 +229,9 @@ int vt_lt_run(vt_lt_product *p, const cublasLtMatmulAlgo_t *algo, void *y, const
               const void *w, const void *bias, void *workspace, size_t workspace_bytes,
               cudaStream_t stream)
 {
-    const float one = 1, beta = p->shape.add ? 1 : 0;
+    const float alpha = p->shape.factor != 0 ? p->shape.factor : 1, beta = p->shape.add ? 1 : 0;
     if (p->shape.bias && !set(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias))
         return CUBLAS_STATUS_INVALID_VALUE;
-    return (int)p->lt->Matmul(p->lt->handle, p->desc, &one, w, p->w, x, p->x, &beta, y, p->y, y,
+    return (int)p->lt->Matmul(p->lt->handle, p->desc, &alpha, w, p->w, x, p->x, &beta, y, p->y, y,
                               p->y, algo, workspace, workspace_bytes, stream);
 }

@@ -235,11 +235,6 @@ static bool serves_all(const vt_cuda_attention *a, int capability)
     return a && capability;
 }
 
-static bool serves_f32(const vt_cuda_attention *a, int capability)
-{
-    return a->type == VT_F32 && capability;
-}
-
 static int run_reference(const problem *p, const vt_cuda_attention *a, float *scores,
                          cudaStream_t stream)
 {
@@ -315,6 +310,33 @@ static vt_cuda_rows rows_of(const problem *p, void **block)
 static bool serves_rows(const vt_cuda_attention *a, int capability)
 {
     return a->bits && capability;
+}
+
+static bool serves_scores(const vt_cuda_attention *a, int capability)
+{
+    return capability && vt_cuda_attend_scores_serves(a);
+}
+
+static int run_scores(const problem *p, const vt_cuda_attention *a, float *scores,
+                      cudaStream_t stream)
+{
+    vt_device *dev = device();
+    vt_status st = {VT_OK, ""};
+    static vt_stream *s; /* which keeps the products that it has met */
+    s = s ? s : dev->ops->stream_open(dev, &st);
+    size_t bytes = vt_cuda_scores_bytes(a);
+    (void)p, (void)scores, (void)stream;
+    assert_non_null(s);
+    assert_int_equal(cudaDeviceSynchronize(), cudaSuccess); /* it is another stream */
+    if (vt_cuda_prepare_scores(s, a, &st))
+        fail_msg("%s", st.text);
+    const cuda_stream *own = (const cuda_stream *)s;
+    assert_int_equal(cudaMemset(own->scratch, 0xff, bytes), cudaSuccess);
+    size_t out = (size_t)a->images * (size_t)a->tokens * (size_t)a->heads * (size_t)a->head_dim;
+    assert_int_equal(cudaMemset(a->out, 0xff, out * vt_dtype_bytes(a->type)), cudaSuccess);
+    int error = vt_cuda_attend_scores(s, a);
+    assert_int_equal(dev->ops->finish(s, &st), 0);
+    return error;
 }
 
 static bool serves_panels(const vt_cuda_attention *a, int capability)
@@ -475,9 +497,10 @@ static int run_axial128_f32(const problem *p, const vt_cuda_attention *a, float 
 
 static const launcher launchers[] = {
     {"reference", serves_all, run_reference, 0},
-    {"f32", serves_f32, run_f32, 0},
+    {"f32", vt_cuda_attend_f32_serves, run_f32, 0},
     {"mma", vt_cuda_attend_mma_serves, run_mma, 0},
     {"wgmma", vt_cuda_attend_wgmma_serves, run_wgmma, 0},
+    {"scores", serves_scores, run_scores, 0},
     {"rows", serves_rows, run_rows, 0},
     {"panels", serves_panels, run_panels, 0},
     {"columns64", serves_columns, run_columns64, 0},
@@ -562,7 +585,7 @@ static void check_type(const problem *p, type t, int images, const uint16_t *hea
     uint32_t *bits = bits_of(p->on, p->tokens, &a.words);
     void *bits_d = on_device(bits, n * (size_t)a.words * sizeof *bits), *heads_d = NULL;
     if (heads)
-        a.head = heads_d = on_device(heads, (size_t)group_heads * sizeof *heads);
+        a.head = heads_d = on_device(a.listed = heads, (size_t)group_heads * sizeof *heads);
     a.bits = p->what == M_NONE ? NULL : bits_d;
     a.qkv = make_qkv(p, t, images);
     size_t out_bytes = (rows + BEHIND) * HEADS * (size_t)p->head_dim * vt_dtype_bytes(dtype_of(t));
@@ -619,6 +642,16 @@ static void all_head_dimensions_give_attention(void **state)
     }
 }
 
+/* So many that scores are made of some heads, or of some rows of one, at a time. */
+static void many_tokens_give_attention(void **state)
+{
+    (void)state;
+    need_gpu();
+    check_all(2000, 16, M_HOLES, 1);
+    check_all(3000, 16, M_NONE, 1);
+    check_all(3000, 8, M_HOLES, 2);
+}
+
 /* So many that other variants are chosen than for few. */
 static void many_images_give_attention(void **state)
 {
@@ -672,6 +705,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_token_counts_and_masks_give_attention),
         cmocka_unit_test(all_head_dimensions_give_attention),
+        cmocka_unit_test(many_tokens_give_attention),
         cmocka_unit_test(many_images_give_attention),
         cmocka_unit_test(only_listed_heads_are_written),
         cmocka_unit_test(huge_scores_give_attention),
