@@ -171,6 +171,7 @@ vt_attn_work vt_planned_work(const vt_planned_mask *m, int heads, int tokens,
                          .masked = m != NULL,
                          .nnz = m ? m->stats.nnz : (int64_t)tokens * tokens,
                          .tiles = m ? m->tiles : 0,
+                         .occupied = m ? m->stats.occupancy[2] : 1,
                          .row_max = m ? m->stats.row_max : tokens};
     if (m)
         memcpy(work.columns, m->columns_count, sizeof work.columns);

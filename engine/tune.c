@@ -86,10 +86,9 @@ static bool is_wanted(const vitrun_tuning *t, vitrun_attention *a, int mask, vt_
                vitrun_attention_memory(a, vt_attn_kernel_name(k), &work_bytes, &mask_bytes,
                                        &ignored) == 0 &&
                work_bytes <= REFERENCE_BYTES;
-    /* A dense kernel may skip what a mask leaves empty, of which its formula knows nothing; and
-     * where the formula has no term for the mask, masked runs would make the others look dear, and
-     * dense must not look dearer than it can be. */
-    return !w->masked || (masks[mask].random && t->built_in.mask > 0);
+    /* Where the formula has no term for the mask, masked runs would make the others look dear; where
+     * it has none for what is skipped, masks that leave nothing empty tell. */
+    return !w->masked || t->built_in.skip > 0 || (masks[mask].random && t->built_in.mask > 0);
 }
 
 /* The sample of the kernel on this shape and mask, with no time yet where it is new. */

@@ -5,6 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
+/* A sparse kernel must promise that much less than dense, because predictions are some percent off,
+ * and losing against dense is worse than gaining less. */
+#define MARGIN 0.97
+
 const char *vt_attn_kernel_name(vt_attn_kernel k)
 {
     static const char *const names[VT_ATTN_KERNELS] = {
@@ -38,7 +42,18 @@ static double columns_ns(const vt_attn_costs *c, int shape, const vt_attn_work *
                  c->columns_tile[wide] * (double)n->tiles +
                  c->columns_merge[wide] * (double)n->merged;
     double longest = c->columns_start + c->columns_step * (double)n->longest;
-    return fmax(all * heads, n->passes * longest) * w->head_dim / 64;
+    return (all * heads + n->passes * longest) * w->head_dim / 64;
+}
+
+/* Of one head, without packing. */
+static double dense_ns(const vt_attn_costs *c, const vt_attn_work *w, double tiles)
+{
+    double depth = w->head_dim + c->soft, all = c->tile * depth * tiles;
+    if (!w->masked)
+        return all;
+    double skipping = c->skip * depth * tiles * w->occupied;
+    all += c->mask * tiles;
+    return c->skip > 0 && skipping < all ? skipping : all;
 }
 
 double vt_attn_predict(const vt_attn_costs *c, vt_attn_kernel kernel, const vt_attn_work *w)
@@ -52,7 +67,7 @@ double vt_attn_predict(const vt_attn_costs *c, vt_attn_kernel kernel, const vt_a
                    : INFINITY;
     switch (kernel) {
     case VT_ATTN_DENSE:
-        ns = c->pack * n * d + c->tile * (d + c->soft) * t * t + (w->masked ? c->mask * t * t : 0);
+        ns = c->pack * n * d + dense_ns(c, w, t * t);
         break;
     case VT_ATTN_TILES:
         ns =
@@ -67,6 +82,8 @@ double vt_attn_predict(const vt_attn_costs *c, vt_attn_kernel kernel, const vt_a
     ns = ns * w->images * w->heads / w->threads;
     if (kernel == VT_ATTN_ROWS)
         ns = fmax(ns, c->longest * w->row_max);
+    if (kernel == VT_ATTN_DENSE)
+        ns = fmax(ns, c->walk * n);
     return 1e-6 * (c->launch + ns);
 }
 
@@ -106,7 +123,7 @@ static void by_cost(vt_attn_choice *out, double density, double threshold)
                  threshold);
         return;
     }
-    out->kernel = out->ms[sparse] < out->ms[VT_ATTN_DENSE] ? sparse : VT_ATTN_DENSE;
+    out->kernel = out->ms[sparse] < MARGIN * out->ms[VT_ATTN_DENSE] ? sparse : VT_ATTN_DENSE;
     snprintf(out->reason, sizeof out->reason,
              "density %.4g < %.4g; predicted %s %.3g ms, dense %.3g ms", density, threshold,
              vt_attn_kernel_name(sparse), out->ms[sparse], out->ms[VT_ATTN_DENSE]);

@@ -2,15 +2,18 @@
  * user's rule and the device's measured constants. Touches no memory, no device, no clock.
  *
  * The cost of a kernel on one (image, head), in nanoseconds of one thread:
- *   dense  pack N d + tile (d + soft) T^2 [+ mask T^2]      T = ceil(N / 16)
+ *   dense  pack N d + tile (d + soft) T^2      T = ceil(N / 16)
+ *          under a mask, the less of  ... + mask T^2  and, where skip > 0, skip in place of tile for
+ *          the share of T^2 that is in 64 x 64 tiles with a pair: a kernel that skips the others
  *   tiles  pack N d + (tile (d + soft)) tiles + mask tiles + group T
  *   rows   widen N d + (pair (d + pair_soft)) nnz + row N
  *   columns, axial   columns_group groups + columns_tile tiles of the layout, for 64 or 128 queries,
  *          + columns_merge for groups of passes after the first, all of these times d / 64
  * summed over images and heads and divided by the threads, plus `launch`. Constants of a GPU are those
  * of the whole device, whose threads count as one; there, `rows` takes at least longest row_max, because
- * one warp has the longest row, and columns at least columns_start + columns_step times the tiles of
- * the longest group, for each pass. `reference` is never chosen by itself.
+ * one warp has the longest row, dense at least walk N, because a block passes by all keys, and columns
+ * take columns_start + columns_step times the tiles of the longest group in addition, for each pass,
+ * until the last block has ended. `reference` is never chosen by itself.
  */
 #ifndef VT_DISPATCH_H
 #define VT_DISPATCH_H
@@ -18,10 +21,10 @@
 #include "kernels/attention.h"
 
 typedef struct vt_attn_costs { /* of one device, type, instruction set; see the formulas above */
-    double pack, tile, soft, mask, group;
+    double pack, tile, soft, mask, skip, group;
     double widen, pair, pair_soft, row;
     double reference; /* per pair and head_dim */
-    double launch, longest;
+    double launch, longest, walk;
     double columns_group[2], columns_tile[2], columns_merge[2]; /* of 64, of 128 queries */
     double columns_start, columns_step;
 } vt_attn_costs;
@@ -31,6 +34,7 @@ typedef struct { /* one layer's head group */
     bool masked;
     int64_t nnz, tiles; /* allowed pairs; tiles that the tiles layout lists */
     int row_max;        /* allowed keys of the fullest row */
+    double occupied;    /* share of 64 x 64 tiles, in the tokens' order, that hold a pair */
     vt_columns_count columns[VT_COLUMNS_SHAPES]; /* passes 0: not counted, and no candidate */
     bool serves[VT_ATTN_KERNELS]; /* which kernels the device has for this head_dim */
 } vt_attn_work;

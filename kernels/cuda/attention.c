@@ -24,6 +24,7 @@ struct vt_cuda_layout {
     int users;
     uint32_t *bits; /* bitmap */
     int words;
+    int touched; /* eighths of its 64 x 64 tiles that hold a pair, rounded up */
     vt_cuda_rows rows;
     vt_cuda_columns columns; /* without scratch */
     void *block;             /* of the lists of rows or columns */
@@ -61,21 +62,34 @@ static void *copy(vt_device *dev, const void *host, size_t bytes, vt_cuda_layout
     return p;
 }
 
+/* How much a kernel that skips empty tiles visits, in eighths. */
+static int touched(const vt_bitmap *b)
+{
+    size_t n = (size_t)b->tokens, tiles = (n + 63) / 64, occupied = 0;
+    for (size_t band = 0; band < tiles; band++)
+        for (size_t t = 0; t < tiles; t++) {
+            size_t last = (band + 1) * 64 < n ? (band + 1) * 64 : n, row = band * 64;
+            size_t bytes = b->stride - t * 8 < 8 ? b->stride - t * 8 : 8;
+            uint64_t on = 0;
+            for (; row < last && !on; row++)
+                memcpy(&on, b->bits + row * b->stride + t * 8, bytes);
+            occupied += on != 0;
+        }
+    return (int)((8 * occupied + tiles * tiles - 1) / (tiles * tiles));
+}
+
+/* Padded here: a copy row by row would take the driver hundreds of times as long. */
 static int copy_bitmap(vt_device *dev, vt_cuda_layout *l, const vt_bitmap *b, vt_status *st)
 {
     l->words = (b->tokens + 127) / 128 * 4;
+    l->touched = touched(b);
     size_t width = (size_t)l->words * 4, rows = (size_t)b->tokens;
-    l->bits = vt_cuda_malloc(dev, rows * width, "mask", st);
-    if (!l->bits)
-        return -1;
-    int error = cudaMemset(l->bits, 0, rows * width);
-    if (!error)
-        error = cudaMemcpy2D(l->bits, width, b->bits, b->stride, b->stride, rows,
-                             cudaMemcpyHostToDevice);
-    if (!error)
-        error = cudaStreamSynchronize(0);
-    l->bytes = rows * width;
-    return error ? vt_cuda_fail(dev, error, "mask upload", st) : 0;
+    uint8_t *padded = vt_alloc(rows, width, "mask", st);
+    for (size_t q = 0; padded && q < rows; q++)
+        memcpy(padded + q * width, b->bits + q * b->stride, b->stride);
+    l->bits = padded ? copy(dev, padded, rows * width, l, st) : NULL;
+    vt_free(padded);
+    return l->bits ? 0 : -1;
 }
 
 /* What the group's kernel reads; NULL: no mask. */
@@ -240,6 +254,7 @@ static vt_cuda_attention describe(const vt_stream *s, vt_mat out, vt_mat qkv,
     if (g->own->layout) { /* NULL unless the kernel reads a bitmap */
         a.bits = g->own->layout->bits;
         a.words = g->own->layout->words;
+        a.touched = g->own->layout->touched;
     }
     return a;
 }
@@ -262,9 +277,11 @@ static int try_dense(void *user, int i)
 static void key_of(const vt_cuda_attention *a, char *key, size_t room)
 {
     static const char *const types[] = {"f32", "f16", "bf16"};
-    snprintf(key, room, "attention %dx%dx%dx%d %s%s%s%s", a->images, a->group_heads, a->tokens,
-             a->head_dim, types[a->type], a->tf32 ? "(tf32)" : "", a->bits ? " masked" : "",
-             a->bias.table ? " biased" : "");
+    int n = snprintf(key, room, "attention %dx%dx%dx%d %s%s%s", a->images, a->group_heads,
+                     a->tokens, a->head_dim, types[a->type], a->tf32 ? "(tf32)" : "",
+                     a->bias.table ? " biased" : "");
+    if (a->bits) /* some kernels skip what is empty */
+        snprintf(key + n, room - (size_t)n, " masked %d/8", a->touched);
 }
 
 static int by_name(const char *name)
@@ -326,23 +343,25 @@ static int tune_dense(vt_stream *s, const vt_cuda_attention *a, vt_status *st)
 
 /* ---- the operation ---- */
 
-/* Nanoseconds of a whole H100, heads of 64. 16-bit types: as `vitrun tune` fitted them, but for
- * `mask`: how much longer dense takes under a mask depends on where its pairs are, from 0.7 times
- * (windows, of which it skips what is empty) to 2.5 times (axial); a quarter more is what random
- * masks cost, near which the choice is. fp32: from tests/bench_sparse_cuda.c. */
-static const vt_attn_costs costs[2] = {{.tile = 0.00201,
-                                        .mask = 0.031,
-                                        .pair = 0.00062,
-                                        .row = 0.86,
+/* Nanoseconds of a whole H100, heads of 64. 16-bit types: as build/tests/bench_costs_fit fitted them
+ * to tests/bench_attn.py's grid in fp16 (92 cells of 577, 1025 and 4097 tokens). fp32: from
+ * tests/bench_sparse_cuda.c. */
+static const vt_attn_costs costs[2] = {{.tile = 0.00207,
+                                        .mask = 0.0343,
+                                        .skip = 0.00566,
+                                        .pair = 0.00074,
+                                        .row = 0.81,
                                         .reference = 0.00038,
-                                        .launch = 8500,
+                                        .launch = 3400,
                                         .longest = 12,
-                                        .columns_group = {2.5, 3.7},
-                                        .columns_tile = {3.66, 5.56},
-                                        .columns_merge = {27, 43},
-                                        .columns_start = 400,
-                                        .columns_step = 95},
+                                        .walk = 16,
+                                        .columns_group = {5.15, 6.8},
+                                        .columns_tile = {3.16, 5.03},
+                                        .columns_merge = {13.9, 19},
+                                        .columns_start = 5700,
+                                        .columns_step = 205},
                                        {.tile = 0.026,
+                                        .skip = 0.026,
                                         .pair = 0.0008,
                                         .row = 1,
                                         .reference = 0.0001,

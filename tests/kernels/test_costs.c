@@ -26,6 +26,8 @@ static const vt_attn_costs cpu = {.pack = 0.11,
 
 /* Like a GPU's: no tiles, little per token. */
 static const vt_attn_costs gpu = {.tile = 0.002,
+                                  .mask = 0.03,
+                                  .skip = 0.004,
                                   .pair = 0.001,
                                   .row = 0.01,
                                   .reference = 0.0001,
@@ -47,6 +49,7 @@ static vt_attn_work work_of(int tokens, int head_dim, int images, double density
                       .threads = 1,
                       .masked = masked};
     w.nnz = (int64_t)(density * tokens * tokens) + tokens;
+    w.occupied = fmin(1, 4 * density);
     w.tiles = (int64_t)(fmin(1, 3 * density) * t * t) + t;
     w.row_max = tokens;
     for (int s = 0; s < VT_COLUMNS_SHAPES; s++) {

@@ -76,6 +76,22 @@ static void automatic_takes_the_fastest_below_the_threshold(void **state)
     assert_int_equal(choose(automatic, work(1229, 1)).kernel, VT_ATTN_DENSE); /* 0.30005 */
 }
 
+/* dense: 12800 */
+static void a_sparse_kernel_must_promise_more_than_predictions_are_off(void **state)
+{
+    (void)state;
+    vt_attn_work w = work(1000, 16);
+    vt_attn_costs c = costs;
+    vt_attn_choice choice;
+    vt_status st = {0};
+    c.group = -100; /* of 4: tiles are predicted to take 3.1 % less */
+    assert_int_equal(vt_attn_choose(&choice, &automatic, &w, &c, &st), 0);
+    assert_int_equal(choice.kernel, VT_ATTN_TILES);
+    c.group = -90; /* 2.8 % */
+    assert_int_equal(vt_attn_choose(&choice, &automatic, &w, &c, &st), 0);
+    assert_int_equal(choice.kernel, VT_ATTN_DENSE);
+}
+
 static void forced_kernels_are_obeyed_and_unknown_ones_refused(void **state)
 {
     (void)state;
@@ -148,14 +164,15 @@ static void columns_cost_groups_tiles_passes_and_the_longest_group(void **state)
     w.columns[2] =
         (vt_columns_count){.groups = 4, .tiles = 5, .merged = 3, .longest = 1, .passes = 2};
     vt_attn_choice c = choose_columns(automatic, w);
-    assert_true(fabs(c.ms[VT_ATTN_COLUMNS64] - 1e-6 * (5000 + 10 * (2000 + 3000))) < 1e-12);
-    assert_true(fabs(c.ms[VT_ATTN_COLUMNS128] - 1e-6 * (5000 + 10 * (1500 + 1500))) < 1e-12);
-    assert_true(fabs(c.ms[VT_ATTN_AXIAL64] - 1e-6 * (5000 + 10 * (4000 + 500 + 600))) < 1e-12);
+    assert_true(fabs(c.ms[VT_ATTN_COLUMNS64] - 1e-6 * (5000 + 10 * (2000 + 3000) + 8500)) < 1e-12);
+    assert_true(fabs(c.ms[VT_ATTN_COLUMNS128] - 1e-6 * (5000 + 10 * (1500 + 1500) + 9000)) < 1e-12);
+    assert_true(fabs(c.ms[VT_ATTN_AXIAL64] - 1e-6 * (5000 + 10 * (4000 + 500 + 600) + 2 * 7500)) <
+                1e-12);
     assert_true(isinf(c.ms[VT_ATTN_AXIAL128]));     /* not counted */
     assert_int_equal(c.kernel, VT_ATTN_COLUMNS128); /* dense: 1029000 ns */
     w.heads = 1;
     c = choose_columns(automatic, w);
-    assert_true(fabs(c.ms[VT_ATTN_COLUMNS128] - 1e-6 * (5000 + 7000 + 4 * 500)) < 1e-12);
+    assert_true(fabs(c.ms[VT_ATTN_COLUMNS128] - 1e-6 * (5000 + 3000 + 7000 + 4 * 500)) < 1e-12);
     vt_attn_wish axial = {.kernel = "axial128"};
     assert_int_equal(choose_columns(axial, w).kernel, VT_ATTN_AXIAL128);
 }
@@ -180,6 +197,24 @@ static void a_kernel_that_cannot_serve_is_never_taken(void **state)
     assert_int_equal(vt_attn_choose(&c, &automatic, &w, &costs, &st), -1);
 }
 
+static void dense_under_a_mask_visits_all_or_skips_what_is_empty(void **state)
+{
+    (void)state;
+    vt_attn_costs gpu = {.tile = 100, .mask = 200, .skip = 150}; /* 16 tiles, head_dim 8 */
+    vt_attn_work w = work(64, 1);
+    w.occupied = 0.5;
+    assert_true(fabs(vt_attn_predict(&gpu, VT_ATTN_DENSE, &w) - 1e-6 * 150 * 8 * 8) < 1e-12);
+    w.occupied = 0.9;
+    assert_true(fabs(vt_attn_predict(&gpu, VT_ATTN_DENSE, &w) - 1e-6 * 16 * (800 + 200)) < 1e-12);
+    gpu.skip = 0; /* no kernel skips */
+    w.occupied = 0.5;
+    assert_true(fabs(vt_attn_predict(&gpu, VT_ATTN_DENSE, &w) - 1e-6 * 16 * (800 + 200)) < 1e-12);
+    w.masked = false;
+    assert_true(fabs(vt_attn_predict(&gpu, VT_ATTN_DENSE, &w) - 1e-6 * 16 * 800) < 1e-12);
+    gpu.walk = 500; /* 64 keys, one after the other */
+    assert_true(fabs(vt_attn_predict(&gpu, VT_ATTN_DENSE, &w) - 1e-6 * 64 * 500) < 1e-12);
+}
+
 static void the_longest_row_bounds_rows_from_below(void **state)
 {
     (void)state;
@@ -196,11 +231,13 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(columns_cost_groups_tiles_passes_and_the_longest_group),
         cmocka_unit_test(a_kernel_that_cannot_serve_is_never_taken),
+        cmocka_unit_test(dense_under_a_mask_visits_all_or_skips_what_is_empty),
         cmocka_unit_test(the_longest_row_bounds_rows_from_below),
         cmocka_unit_test(no_mask_is_dense_whatever_is_asked),
         cmocka_unit_test(the_threshold_is_strict),
         cmocka_unit_test(density_takes_a_sparse_kernel_even_where_it_is_slower),
         cmocka_unit_test(automatic_takes_the_fastest_below_the_threshold),
+        cmocka_unit_test(a_sparse_kernel_must_promise_more_than_predictions_are_off),
         cmocka_unit_test(forced_kernels_are_obeyed_and_unknown_ones_refused),
         cmocka_unit_test(reasons_say_density_threshold_and_times),
         cmocka_unit_test(time_grows_with_work_and_shrinks_with_threads),
