@@ -64,7 +64,7 @@ def local_distance(side, density):
 def masks_of(tokens):
     """{name: expression}; equal expressions once."""
     side = SIDES[tokens]
-    masks = {f'local {p}%': f'local_2d(distance={local_distance(side, p / 100):g})' for p in (1, 3, 10, 30)}
+    masks = {f'local {p}%': f'local_2d(distance={local_distance(side, p / 100):g})' for p in (1, 3, 10, 25)}
     masks['axial'] = 'axial_2d()'
     masks['swin'] = f'swin(window_size={7 if side % 7 == 0 else 8})'
     for p in (1, 3, 10):
