@@ -9,10 +9,11 @@
  * follow the tile layout's token order (tiles) or the natural one (dense). Padding slots are zeros
  * in K and V and masked in S; rows that are padding are not computed at all.
  *
- * For each block of 8 panels: S = Q K^T in register tiles of some rows x 2 vectors, the bias, the
- * mask (-inf), the row maximum, P = 2^((S - max) scale log2 e), O = O 2^((old max - max) scale log2 e)
- * + P V. The result of a row does not depend on which thread computes it, or on which rows are
- * taken with it. */
+ * Q is scaled by scale log2 e when it is packed. For each block of 8 panels: S = Q K^T in register
+ * tiles of some rows x 2 vectors, the bias, the mask (-inf), the row maximum, P = 2^(S - max),
+ * O = O 2^(old max - max) + P V. Where a query is so short that, with the longest key, no score of
+ * its row is far from 0 (NEAR), 0 takes the place of the maximum. The result of a row does not
+ * depend on which thread computes it, or on which rows are taken with it. */
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/isa_vec.h"
 
@@ -27,7 +28,9 @@ enum {
     ROWS = 6, /* 6 x 2 of 16 */
 #endif
     QUERIES = VT_QUERY_ROWS,
-    SLOTS = (QUERIES + VL - 1) / VL * VL
+    SLOTS = (QUERIES + VL - 1) / VL * VL,
+    /* |log2| of a weight whose row needs no maximum: times tokens and values it stays finite */
+    NEAR = 64
 };
 
 typedef struct {
@@ -35,6 +38,7 @@ typedef struct {
     int groups, dims; /* key groups; head_dim rounded up to whole vectors */
     int step;         /* query rows taken together, the length of a row of Q */
     float scale;      /* of scores, times log2(e): the exponential is a power of 2 */
+    float longest;    /* the greatest squared length of a key */
     float *k, *v, *s;
     uint16_t *valid; /* [groups] bit j: key slot j is a token */
 } work;
@@ -44,8 +48,9 @@ typedef struct {
     int rows;
     int token[QUERIES], slot[QUERIES]; /* of each row: its token; its slot of 16 */
     float *q, *o;
-    float max[SLOTS], decay[SLOTS];
-    float sum[QUERIES * VL]; /* a row's in VL parts */
+    bool near;                                    /* all rows are: their maxima stay 0 */
+    float max[SLOTS], limit[SLOTS], decay[SLOTS]; /* limit: of max */
+    float sum[QUERIES * VL];                      /* a row's in VL parts */
 } queries;
 
 /* A block of panels: which, and the mask of those that need one. */
@@ -64,9 +69,10 @@ VT_INLINE v4 four(const void *base, vt_dtype type, size_t at)
                           : v4_load_bf16((const uint16_t *)base + at);
 }
 
-/* to [head_dim][stride] = transpose of `count` tokens' rows, in fours; absent tokens are 0. */
-VT_INLINE void transpose_tokens(float *to, int stride, const vt_attn_item *it, const void *base,
-                                const int *token, int count, vt_dtype type)
+/* to [head_dim][stride] = factor * transpose of `count` tokens' rows, in fours; absent tokens are
+ * 0. */
+VT_INLINE void transpose_tokens(float *to, int stride, float factor, const vt_attn_item *it,
+                                const void *base, const int *token, int count, vt_dtype type)
 {
     int d = it->head_dim;
     for (int j = 0; j < count; j += 4, to += 4) {
@@ -78,10 +84,10 @@ VT_INLINE void transpose_tokens(float *to, int stride, const vt_attn_item *it, c
         }
         int i = 0;
         for (; all && i + 4 <= d; i += 4) {
-            v4 a = four(base, type, at[0] + (size_t)i);
-            v4 b = four(base, type, at[1] + (size_t)i);
-            v4 c = four(base, type, at[2] + (size_t)i);
-            v4 e = four(base, type, at[3] + (size_t)i);
+            v4 a = four(base, type, at[0] + (size_t)i) * factor;
+            v4 b = four(base, type, at[1] + (size_t)i) * factor;
+            v4 c = four(base, type, at[2] + (size_t)i) * factor;
+            v4 e = four(base, type, at[3] + (size_t)i) * factor;
             v4 ab0 = V4_PICK(a, b, 0, 4, 1, 5), ab1 = V4_PICK(a, b, 2, 6, 3, 7);
             v4 ce0 = V4_PICK(c, e, 0, 4, 1, 5), ce1 = V4_PICK(c, e, 2, 6, 3, 7);
             v4_store(to + i * stride, V4_PICK(ab0, ce0, 0, 1, 4, 5));
@@ -91,7 +97,8 @@ VT_INLINE void transpose_tokens(float *to, int stride, const vt_attn_item *it, c
         }
         for (; i < d; i++)
             for (int l = 0; l < 4; l++)
-                to[i * stride + l] = token[j + l] < 0 ? 0 : get1(base, type, (long)at[l] + i);
+                to[i * stride + l] =
+                    token[j + l] < 0 ? 0 : get1(base, type, (long)at[l] + i) * factor;
     }
 }
 
@@ -162,7 +169,7 @@ VT_INLINE void pack_group(work *w, int group, vt_dtype type)
     fetch_group(w, group + 1);
     tokens_of_group(it, group, token);
     float *k = w->k + (size_t)group * VT_TILE * (size_t)it->head_dim;
-    transpose_tokens(k, VT_TILE, it, it->k, token, VT_TILE, type);
+    transpose_tokens(k, VT_TILE, 1, it, it->k, token, VT_TILE, type);
     w->valid[group] = 0;
     for (int j = 0; j < VT_TILE; j++) {
         w->valid[group] |= (uint16_t)((token[j] >= 0) << j);
@@ -180,6 +187,43 @@ static void pack(work *w)
             pack_group(w, g, VT_BF16);
 }
 
+/* Of the keys, all of them: lengths are squared, sums over head_dim. */
+static float longest_key(const work *w)
+{
+    vf most = {0};
+    for (int g = 0; g < w->groups; g++)
+        for (int c = 0; c < VT_TILE; c += VL) {
+            const float *k = w->k + (size_t)g * VT_TILE * (size_t)w->it->head_dim + c;
+            vf square = {0};
+            for (int i = 0; i < w->it->head_dim; i++, k += VT_TILE)
+                square += v_load(k) * v_load(k);
+            most = v_max(square, most);
+        }
+    return v_max_all(most);
+}
+
+/* Which rows have all their scores near 0: |q k| <= |q| |k|. What is read beyond the rows, even
+ * beyond a row of Q, is not looked at. */
+static void find_near(const work *w, queries *y)
+{
+    float square[SLOTS];
+    vf sum[SLOTS / VL] = {{0}};
+    for (int i = 0; i < w->it->head_dim; i++)
+        V_UNROLL
+    for (int c = 0; c < SLOTS / VL; c++) {
+        vf q = v_load(y->q + i * w->step + c * VL);
+        sum[c] += q * q;
+    }
+    memcpy(square, sum, sizeof square);
+    y->near = true;
+    for (int r = 0; r < y->rows; r++) {
+        bool near = !w->it->bias && square[r] * w->longest <= (float)(NEAR * NEAR);
+        y->max[r] = near ? 0 : -INFINITY;
+        y->limit[r] = near ? 0 : INFINITY;
+        y->near = y->near && near;
+    }
+}
+
 /* The rows of slots first .. last. */
 static void load_queries(const work *w, queries *y, int first, int last)
 {
@@ -193,11 +237,12 @@ static void load_queries(const work *w, queries *y, int first, int last)
     for (int r = y->rows; r < QUERIES; r++)
         y->token[r] = -1;
     if (it->type == VT_F32)
-        transpose_tokens(y->q, w->step, it, it->q, y->token, y->rows, VT_F32);
+        transpose_tokens(y->q, w->step, w->scale, it, it->q, y->token, y->rows, VT_F32);
     else
-        transpose_tokens(y->q, w->step, it, it->q, y->token, y->rows, VT_BF16);
+        transpose_tokens(y->q, w->step, w->scale, it, it->q, y->token, y->rows, VT_BF16);
     for (int r = 0; r < SLOTS; r++)
-        y->max[r] = -INFINITY;
+        y->max[r] = y->limit[r] = 0, y->decay[r] = 1;
+    find_near(w, y);
     memset(y->sum, 0, sizeof y->sum);
     memset(y->o, 0, (size_t)y->rows * (size_t)w->dims * sizeof *y->o);
 }
@@ -272,19 +317,22 @@ VT_INLINE void product_tile(int rows, int vectors, const float *p, const float *
     }
 }
 
-/* Expands to a switch that calls TILE(rows) with a constant. */
+/* Expands to calls of TILE(rows) with a constant: whole tiles with NEXT after each, then a last one
+ * of what is left of `rows`. */
 #if defined(__AVX512F__) || defined(__aarch64__)
 #define MORE_ROWS(TILE)                                                                            \
+    case 6:                                                                                        \
+        TILE(6);                                                                                   \
+        break;                                                                                     \
     case 7:                                                                                        \
         TILE(7);                                                                                   \
-        break;                                                                                     \
-    case 8:                                                                                        \
-        TILE(8);                                                                                   \
         break;
 #else
 #define MORE_ROWS(TILE)
 #endif
-#define FOR_ROWS(rows, TILE)                                                                       \
+#define FOR_ROWS(rows, TILE, NEXT)                                                                 \
+    for (; rows >= ROWS; rows -= ROWS, NEXT)                                                       \
+        TILE(ROWS);                                                                                \
     switch (rows) {                                                                                \
     case 1:                                                                                        \
         TILE(1);                                                                                   \
@@ -301,23 +349,24 @@ VT_INLINE void product_tile(int rows, int vectors, const float *p, const float *
     case 5:                                                                                        \
         TILE(5);                                                                                   \
         break;                                                                                     \
-    case 6:                                                                                        \
-        TILE(6);                                                                                   \
-        break;                                                                                     \
         MORE_ROWS(TILE)                                                                            \
     }
 
+/* The tiles of all rows. */
 static void score_rows(int rows, int vectors, const float *q, int step, const float *k0,
-                       const float *k1, int d, float *s0, float *s1)
+                       const float *k1, int d, float *s)
 {
-#define PAIR_OF(n) score_tile(n, 2, q, step, k0, k1, d, s0, s1)
-#define ONE_OF(n)  score_tile(n, 1, q, step, k0, k1, d, s0, s1)
-    if (vectors == 2)
-        FOR_ROWS(rows, PAIR_OF)
-    else
-        FOR_ROWS(rows, ONE_OF)
+#define PAIR_OF(n) score_tile(n, 2, q, step, k0, k1, d, s, s + VL)
+#define ONE_OF(n)  score_tile(n, 1, q, step, k0, k1, d, s, s + VL)
+#define NEXT       q += ROWS, s += ROWS * COLS
+    if (vectors == 2) {
+        FOR_ROWS(rows, PAIR_OF, NEXT)
+    } else {
+        FOR_ROWS(rows, ONE_OF, NEXT)
+    }
 #undef PAIR_OF
 #undef ONE_OF
+#undef NEXT
 }
 
 static void product_rows(int rows, int vectors, const float *p, const float *v, const block *bl,
@@ -325,12 +374,15 @@ static void product_rows(int rows, int vectors, const float *p, const float *v, 
 {
 #define PAIR_OF(n) product_tile(n, 2, p, v, bl, o, stride, decay)
 #define ONE_OF(n)  product_tile(n, 1, p, v, bl, o, stride, decay)
-    if (vectors == 2)
-        FOR_ROWS(rows, PAIR_OF)
-    else
-        FOR_ROWS(rows, ONE_OF)
+#define NEXT       p += ROWS * COLS, o += ROWS * stride, decay += ROWS
+    if (vectors == 2) {
+        FOR_ROWS(rows, PAIR_OF, NEXT)
+    } else {
+        FOR_ROWS(rows, ONE_OF, NEXT)
+    }
 #undef PAIR_OF
 #undef ONE_OF
+#undef NEXT
 }
 
 /* ---- a block of panels ---- */
@@ -347,11 +399,7 @@ static void scores(const work *w, const queries *y, const block *bl, int cols)
             size_t panel = bl->group[col / VT_TILE];
             key[h] = w->k + panel * VT_TILE * (size_t)d + col % VT_TILE;
         }
-        for (int r = 0; r < y->rows; r += ROWS) {
-            int rows = y->rows - r < ROWS ? y->rows - r : ROWS;
-            float *s = w->s + r * COLS + c;
-            score_rows(rows, vectors, y->q + r, w->step, key[0], key[vectors - 1], d, s, s + VL);
-        }
+        score_rows(y->rows, vectors, y->q, w->step, key[0], key[vectors - 1], d, w->s + c);
     }
 }
 
@@ -383,31 +431,66 @@ static void row_maxima(const work *w, const queries *y, int cols, float *top)
     }
 }
 
-/* Scores become weights relative to the greatest score so far, and what was summed under an older
- * maximum decays. While a row has seen no key at all its maximum is taken as 0: weights are 2^-inf,
- * that is 0, and nothing is ever infinity - infinity. */
-static void soften(const work *w, queries *y, int cols)
+/* What was summed under an older maximum decays. While a row has seen no key at all its maximum is
+ * taken as 0: weights are 2^-inf, that is 0, and nothing is ever infinity - infinity. */
+static void move_maxima(const work *w, queries *y, int cols, float *base)
 {
-    float top[SLOTS], base[SLOTS];
-    vf scale = v_splat(w->scale);
+    float top[SLOTS];
     row_maxima(w, y, cols, top);
     for (int r = 0; r < y->rows; r += VL) {
-        vf old = v_load(y->max + r), max = v_max(v_load(top + r), old);
+        vf old = v_load(y->max + r), limit = v_load(y->limit + r);
+        vf max = v_min(v_max(v_load(top + r), old), limit);
         vf from = v_select(max == v_splat(-INFINITY), (vf){0}, max);
         v_store(y->max + r, max);
         v_store(base + r, from);
-        v_store(y->decay + r, v_exp2((old - from) * scale));
+        v_store(y->decay + r, v_exp2(old - from));
     }
+}
+
+/* n vectors (a constant) of scores become weights; the result is `sum` and them. near: all scores
+ * are, and the maximum is 0. */
+VT_INLINE vf weights(float *s, int n, vf max, bool near, vf sum)
+{
+    vf p[V_EXP2];
+    V_UNROLL
+    for (int i = 0; i < n; i++)
+        p[i] = near ? v_load(s + i * VL) : v_load(s + i * VL) - max;
+    if (near)
+        v_exp2_within(p, n);
+    else
+        v_exp2_each(p, n);
+    V_UNROLL
+    for (int i = 0; i < n; i++) {
+        v_store(s + i * VL, p[i]);
+        sum += p[i];
+    }
+    return sum;
+}
+
+VT_INLINE void soften_rows(const work *w, queries *y, int cols, const float *base, bool near)
+{
     for (int r = 0; r < y->rows; r++) {
         float *s = w->s + r * COLS;
         vf m = v_splat(base[r]), total = v_load(y->sum + r * VL) * y->decay[r];
-        for (int c = 0; c < cols; c += VL) {
-            vf p = v_exp2((v_load(s + c) - m) * scale);
-            total += p;
-            v_store(s + c, p);
-        }
+        int c = 0;
+        for (; c + V_EXP2 * VL <= cols; c += V_EXP2 * VL)
+            total = weights(s + c, V_EXP2, m, near, total);
+        for (; c < cols; c += VL)
+            total = weights(s + c, 1, m, near, total);
         v_store(y->sum + r * VL, total);
     }
+}
+
+/* Scores become weights relative to the greatest score so far, or to 0. */
+static void soften(const work *w, queries *y, int cols, bool masked)
+{
+    float base[SLOTS] = {0};
+    if (!y->near)
+        move_maxima(w, y, cols, base);
+    if (y->near && !masked)
+        soften_rows(w, y, cols, base, true);
+    else
+        soften_rows(w, y, cols, base, false);
 }
 
 /* Onto the scores of the panels, slots that are tokens. */
@@ -426,7 +509,7 @@ static void add_bias(const work *w, const queries *y, const block *bl)
             const float *bias = it->bias + it->row[y->token[r]];
             float *s = w->s + r * COLS + p * VT_TILE;
             for (int i = 0; i < VT_TILE; i++)
-                s[i] += bias[col[i]];
+                s[i] += bias[col[i]] * w->scale;
         }
     }
 }
@@ -437,16 +520,16 @@ static void one_block(const work *w, queries *y, const block *bl)
     scores(w, y, bl, cols);
     if (w->it->bias)
         add_bias(w, y, bl);
-    for (int p = 0; p < bl->count; p++)
+    bool masked = false;
+    for (int p = 0; p < bl->count; p++) {
+        masked = masked || bl->masked[p];
         for (int r = 0; bl->masked[p] && r < y->rows; r++)
             apply_mask(w->s + r * COLS + p * VT_TILE, bl->mask[p][r]);
-    soften(w, y, cols);
+    }
+    soften(w, y, cols, masked);
     for (int b = 0; b * PAIR < w->dims; b++)
-        for (int r = 0; r < y->rows; r += ROWS) {
-            int rows = y->rows - r < ROWS ? y->rows - r : ROWS;
-            product_rows(rows, block_width(w->dims, b) / VL, w->s + r * COLS, block_base(w, b), bl,
-                         y->o + r * w->dims + b * PAIR, (size_t)w->dims, y->decay + r);
-        }
+        product_rows(y->rows, block_width(w->dims, b) / VL, w->s, block_base(w, b), bl,
+                     y->o + b * PAIR, (size_t)w->dims, y->decay);
 }
 
 /* ---- which panels ---- */
@@ -586,6 +669,7 @@ void VT_NAME(vt_attend_panels)(const vt_attn_item *it)
     }
     w.valid = (uint16_t *)next;
     pack(&w);
+    w.longest = longest_key(&w);
     if (tiles)
         attend_tiles(&w, y);
     else

@@ -43,6 +43,8 @@ enum { VL = 4, VT_GEMM_ROWS = 12 };
 enum { VL = 4, VT_GEMM_ROWS = 6 };
 #endif
 
+enum { V_EXP2 = 2 }; /* vectors whose exponentials are taken together, at most */
+
 typedef float vf __attribute__((vector_size(VL * 4)));
 typedef int32_t vi __attribute__((vector_size(VL * 4)));
 typedef uint32_t vu __attribute__((vector_size(VL * 4)));
@@ -234,22 +236,48 @@ VT_INLINE vf v_reduce_each(const vf *a, bool sum)
 #endif
 }
 
-/* 2^x for x <= 126, within 1e-7 of the result; at most 2^-125 below -125 and exactly 0 below -127,
- * so for -inf; NaN for NaN.
- * x = n + f with n whole and |f| <= 1/2; 2^f by a polynomial fitted to it (its halves side by side,
- * for the sake of latency); n goes into the exponent bits, where -127 takes 2^0 to 0. Adding
- * 1.5 * 2^23 rounds to whole numbers and leaves n in the low bits. */
+/* x[i] = 2^x[i] for |x[i]| <= 126, within 1e-7 of the result; NaN for NaN. n vectors (a constant, at
+ * most V_EXP2) side by side: alone, each step would wait for the one before.
+ * x = n + f with n whole and |f| <= 1/2; 2^f by a polynomial fitted to it; n goes into the exponent
+ * bits. Adding 1.5 * 2^23 rounds to whole numbers and leaves n in the low bits. */
+VT_INLINE void v_exp2_within(vf *x, int n)
+{
+    const float magic = 12582912.0f, c[] = {1.3398874e-3f, 9.6184374e-3f, 5.5503324e-2f,
+                                            2.4022648e-1f, 6.9314720e-1f, 1.0f};
+    vf shifted[V_EXP2], p[V_EXP2];
+    V_UNROLL
+    for (int i = 0; i < n; i++)
+        shifted[i] = x[i] + magic;
+    V_UNROLL
+    for (int i = 0; i < n; i++)
+        x[i] = x[i] - (shifted[i] - magic);
+    V_UNROLL
+    for (int i = 0; i < n; i++)
+        p[i] = v_splat(1.5353361e-4f);
+    V_UNROLL
+    for (int k = 0; k < 6; k++)
+        V_UNROLL
+    for (int i = 0; i < n; i++)
+        p[i] = p[i] * x[i] + c[k];
+    V_UNROLL
+    for (int i = 0; i < n; i++)
+        x[i] = (vf)((vi)p[i] + ((vi)shifted[i] << 23));
+}
+
+/* x[i] = 2^x[i] for x[i] <= 126; at most 2^-125 below -125 and exactly 0 below -127, where n takes
+ * the exponent bits of 2^0 to 0: so for -inf. NaN for NaN. */
+VT_INLINE void v_exp2_each(vf *x, int n)
+{
+    V_UNROLL
+    for (int i = 0; i < n; i++)
+        x[i] = v_max(v_splat(-127.0f), x[i]); /* in this order it hands NaN on */
+    v_exp2_within(x, n);
+}
+
 VT_INLINE vf v_exp2(vf x)
 {
-    const float magic = 12582912.0f;
-    vf c = v_max(v_splat(-127.0f), x); /* in this order it hands NaN on */
-    vf shifted = c + magic;
-    vf f = c - (shifted - magic), f2 = f * f;
-    vf low = f * 2.4022648e-1f + 6.9314720e-1f;
-    vf mid = f * 9.6184374e-3f + 5.5503324e-2f;
-    vf high = f * 1.5353361e-4f + 1.3398874e-3f;
-    vf p = (low + f2 * (mid + f2 * high)) * f + 1.0f;
-    return (vf)((vi)p + ((vi)shifted << 23));
+    v_exp2_each(&x, 1);
+    return x;
 }
 
 /* Element i of a row of either type. */
