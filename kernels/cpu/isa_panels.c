@@ -63,12 +63,6 @@ typedef struct {
 
 /* ---- packing ---- */
 
-VT_INLINE v4 four(const void *base, vt_dtype type, size_t at)
-{
-    return type == VT_F32 ? v4_load((const float *)base + at)
-                          : v4_load_bf16((const uint16_t *)base + at);
-}
-
 /* to [head_dim][stride] = factor * transpose of `count` tokens' rows, in fours; absent tokens are
  * 0. */
 VT_INLINE void transpose_tokens(float *to, int stride, float factor, const vt_attn_item *it,
@@ -84,10 +78,10 @@ VT_INLINE void transpose_tokens(float *to, int stride, float factor, const vt_at
         }
         int i = 0;
         for (; all && i + 4 <= d; i += 4) {
-            v4 a = four(base, type, at[0] + (size_t)i) * factor;
-            v4 b = four(base, type, at[1] + (size_t)i) * factor;
-            v4 c = four(base, type, at[2] + (size_t)i) * factor;
-            v4 e = four(base, type, at[3] + (size_t)i) * factor;
+            v4 a = v4_get(base, type, at[0] + (size_t)i) * factor;
+            v4 b = v4_get(base, type, at[1] + (size_t)i) * factor;
+            v4 c = v4_get(base, type, at[2] + (size_t)i) * factor;
+            v4 e = v4_get(base, type, at[3] + (size_t)i) * factor;
             v4 ab0 = V4_PICK(a, b, 0, 4, 1, 5), ab1 = V4_PICK(a, b, 2, 6, 3, 7);
             v4 ce0 = V4_PICK(c, e, 0, 4, 1, 5), ce1 = V4_PICK(c, e, 2, 6, 3, 7);
             v4_store(to + i * stride, V4_PICK(ab0, ce0, 0, 1, 4, 5));

@@ -286,6 +286,11 @@ VT_INLINE vf v_get(const void *p, vt_dtype type, long i)
     return type == VT_F32 ? v_load((const float *)p + i) : v_load_bf16((const uint16_t *)p + i);
 }
 
+VT_INLINE v4 v4_get(const void *p, vt_dtype type, size_t i)
+{
+    return type == VT_F32 ? v4_load((const float *)p + i) : v4_load_bf16((const uint16_t *)p + i);
+}
+
 VT_INLINE void v_put(void *p, vt_dtype type, long i, vf v)
 {
     if (type == VT_F32)
