@@ -268,6 +268,11 @@ static void find_hardware(cpu_device *dev)
     snprintf(dev->base.hardware, sizeof dev->base.hardware, "%s %s", model, dev->isa->name);
 }
 
+/* Tokens that a forward takes through the model at a time, for each thread: activations stay in the
+ * caches, products still have enough rows. Eight pictures of samples/fashion_vit.safetensors take
+ * 6 % less time so than at once (vitrun bench --threads 1 --batch 8, on an AMD EPYC of Milan). */
+enum { SLICE_TOKENS = 512 };
+
 vt_device *vt_cpu_open_as(vt_dtype dtype, int threads, const char *isa, int onednn, vt_status *st)
 {
     const vt_isa *found = find_isa(isa);
@@ -286,6 +291,7 @@ vt_device *vt_cpu_open_as(vt_dtype dtype, int threads, const char *isa, int oned
     dev->base = (vt_device){.ops = &cpu_ops, .dtype = dtype, .threads = threads};
     dev->base.arithmetic = dtype == VT_F32 ? "fp32" : "bf16";
     dev->base.host_memory = true; /* and images are fp32 */
+    dev->base.slice_tokens = SLICE_TOKENS * threads;
     dev->isa = found;
     find_hardware(dev);
     if (onednn < 0)
