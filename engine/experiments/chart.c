@@ -7,12 +7,14 @@
 
 enum {
     WIDTH = 720,
-    HEIGHT = 420,
     LEFT = 64,
     RIGHT = 36,
     TOP = 20,
-    BOTTOM = 96, /* axis, its name, the legend */
+    FLOOR = 324,  /* where the x axis lies */
+    LEGEND = 384, /* its first line */
     MOST_NAMES = 24,
+    LONGEST_KEY = 60, /* of the legend's names */
+    MARKERS = 6,
     MOST_LABELS = 64
 };
 
@@ -41,6 +43,22 @@ void vte_escape(FILE *f, const char *text)
         default:
             fputc((unsigned char)*text < 0x20 ? ' ' : *text, f);
         }
+}
+
+/* The text; of a longer one than `room` bytes the first whole characters, and dots. */
+static void put_cut(FILE *f, const char *text, size_t room)
+{
+    size_t n = strlen(text);
+    if (n <= room) {
+        vte_escape(f, text);
+        return;
+    }
+    for (n = room; n > 0 && ((unsigned char)text[n] & 0xc0) == 0x80;)
+        n--;
+    char *shown = strndup(text, n);
+    vte_escape(f, shown);
+    fputs("…", f);
+    free(shown);
 }
 
 void vte_put_amount(FILE *f, vte_unit unit, double x)
@@ -144,7 +162,7 @@ static void draw_axis(FILE *f, const axis *a, int is_x, vte_unit unit, const cha
             fprintf(f,
                     "<path d=\"M%.1f %dV%d\" stroke=\"currentColor\" stroke-opacity=\".1\"/>"
                     "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\" opacity=\".75\">",
-                    at, TOP, HEIGHT - BOTTOM, at, HEIGHT - BOTTOM + 18);
+                    at, TOP, FLOOR, at, FLOOR + 18);
         else
             fprintf(f,
                     "<path d=\"M%d %.1fH%d\" stroke=\"currentColor\" stroke-opacity=\".1\"/>"
@@ -155,12 +173,12 @@ static void draw_axis(FILE *f, const axis *a, int is_x, vte_unit unit, const cha
     }
     if (is_x)
         fprintf(f, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\" font-weight=\"600\">",
-                (LEFT + WIDTH - RIGHT) / 2, HEIGHT - BOTTOM + 38);
+                (LEFT + WIDTH - RIGHT) / 2, FLOOR + 38);
     else
         fprintf(f,
                 "<text transform=\"translate(13 %d) rotate(-90)\" text-anchor=\"middle\" "
                 "font-weight=\"600\">",
-                (TOP + HEIGHT - BOTTOM) / 2);
+                (TOP + FLOOR) / 2);
     vte_escape(f, label);
     fputs("</text>\n", f);
 }
@@ -189,16 +207,16 @@ static const char *colour_of(names *series, const char *text)
 
 static void marker(FILE *f, int shape, double x, double y, const char *fill)
 {
-    static const char *const path[] = {"M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z",
-                                       "M0-6L6 5H-6z",
-                                       "M-5-5h10v10h-10z",
-                                       "M0-7L7 0 0 7-7 0z",
-                                       "M0 6L6-5H-6z",
-                                       "M-6-2h4v-4h4v4h4v4h-4v4h-4v-4h-4z"};
+    static const char *const path[MARKERS] = {"M-5 0a5 5 0 1 0 10 0a5 5 0 1 0-10 0z",
+                                              "M0-6L6 5H-6z",
+                                              "M-5-5h10v10h-10z",
+                                              "M0-7L7 0 0 7-7 0z",
+                                              "M0 6L6-5H-6z",
+                                              "M-6-2h4v-4h4v4h4v4h-4v4h-4v-4h-4z"};
     fprintf(f,
             "<path transform=\"translate(%.1f %.1f)\" d=\"%s\" fill=\"%s\" stroke=\"#fff\" "
             "stroke-width=\"1\"",
-            x, y, path[shape % 6], fill);
+            x, y, path[shape % MARKERS], fill);
 }
 
 /* ---- the front ---- */
@@ -220,16 +238,25 @@ static int by_x(const void *a, const void *b)
     return p->x != q->x ? (p->x > q->x) - (p->x < q->x) : (p->y > q->y) - (p->y < q->y);
 }
 
+/* Points of the front from left to right: [points], to be freed; NULL where memory is short. */
+static const vte_chart_point **front_of(const vte_chart *c, int *count)
+{
+    const vte_chart_point **on = calloc((size_t)c->points + 1, sizeof *on);
+    *count = 0;
+    for (int i = 0; on && i < c->points; i++)
+        if (vte_chart_on_front(c, i))
+            on[(*count)++] = &c->point[i];
+    if (on)
+        qsort(on, (size_t)*count, sizeof *on, by_x);
+    return on;
+}
+
 /* The best y to be had for at most x, as stairs. */
 static void draw_front(FILE *f, const vte_chart *c, const axis *x, const axis *y)
 {
-    const vte_chart_point **on = calloc((size_t)c->points + 1, sizeof *on);
-    int count = 0;
-    for (int i = 0; on && i < c->points; i++)
-        if (vte_chart_on_front(c, i))
-            on[count++] = &c->point[i];
+    int count;
+    const vte_chart_point **on = front_of(c, &count);
     if (count) {
-        qsort(on, (size_t)count, sizeof *on, by_x);
         fprintf(f, "<path d=\"M%.1f %.1f", place(x, on[0]->x), place(y, on[0]->y));
         for (int i = 1; i < count; i++)
             fprintf(f, "H%.1fV%.1f", place(x, on[i]->x), place(y, on[i]->y));
@@ -253,8 +280,7 @@ typedef struct {
 
 static int is_free(const taken *t, const box *b)
 {
-    if (b->x < LEFT || b->x + b->w > WIDTH - RIGHT || b->y < TOP - 8 ||
-        b->y + b->h > HEIGHT - BOTTOM)
+    if (b->x < LEFT || b->x + b->w > WIDTH - RIGHT || b->y < TOP - 8 || b->y + b->h > FLOOR)
         return 0;
     for (int i = 0; i < t->count; i++) {
         const box *o = &t->box[i];
@@ -294,6 +320,18 @@ static void draw_name(FILE *f, taken *t, const vte_chart_point *p, double x, dou
     }
 }
 
+/* Names keep off the front's treads. */
+static void take_front(taken *t, const vte_chart *c, const axis *x, const axis *y)
+{
+    int count;
+    const vte_chart_point **on = front_of(c, &count);
+    for (int i = 0; i < count; i++) {
+        double from = place(x, on[i]->x), to = i + 1 < count ? place(x, on[i + 1]->x) : x->to;
+        take(t, (box){from, place(y, on[i]->y) - 1, to - from, 2});
+    }
+    free(on);
+}
+
 static void draw_names(FILE *f, const vte_chart *c, const axis *x, const axis *y)
 {
     taken *t = calloc(1, sizeof *t);
@@ -302,6 +340,7 @@ static void draw_names(FILE *f, const vte_chart *c, const axis *x, const axis *y
     t->limit = sizeof t->box / sizeof *t->box;
     for (int i = 0; i < c->points; i++)
         take(t, (box){place(x, c->point[i].x) - 6, place(y, c->point[i].y) - 6, 12, 12});
+    take_front(t, c, x, y);
     for (int front = 1; front >= 0; front--)
         for (int i = 0; i < c->points; i++)
             if (vte_chart_on_front(c, i) == front)
@@ -310,12 +349,13 @@ static void draw_names(FILE *f, const vte_chart *c, const axis *x, const axis *y
     free(t);
 }
 
+/* shapes NULL: all are circles. */
 static void draw_points(FILE *f, const vte_chart *c, const axis *x, const axis *y, names *series,
                         names *shapes)
 {
     for (int i = 0; i < c->points; i++) {
         const vte_chart_point *p = &c->point[i];
-        marker(f, index_of(shapes, p->shape), place(x, p->x), place(y, p->y),
+        marker(f, shapes ? index_of(shapes, p->shape) : 0, place(x, p->x), place(y, p->y),
                colour_of(series, p->series));
         fputs("><title>", f);
         vte_escape(f, p->name);
@@ -327,44 +367,76 @@ static void draw_points(FILE *f, const vte_chart *c, const axis *x, const axis *
     }
 }
 
-static void draw_legend(FILE *f, names *series, const names *shapes)
+/* Returns where it ends. */
+static double draw_legend(FILE *f, names *series, const names *shapes)
 {
-    double x = LEFT, y = HEIGHT - 36;
+    double x = LEFT, y = LEGEND;
     for (int k = 0; k < series->count + shapes->count; k++) {
         int is_shape = k >= series->count;
         const char *name = is_shape ? shapes->name[k - series->count] : series->name[k];
-        double w = 28 + 6.4 * (double)strlen(name) + (is_shape ? 40 : 0);
+        size_t length = strlen(name) < LONGEST_KEY ? strlen(name) : LONGEST_KEY;
+        double w = 28 + 6.4 * (double)length + (is_shape ? 40 : 0);
         if (k == series->count || x + w > WIDTH)
             x = LEFT, y += k ? 18 : 0;
         marker(f, is_shape ? k - series->count : 0, x + 6, y - 4,
                is_shape ? grey : colour_of(series, name));
         fprintf(f, "/><text x=\"%.1f\" y=\"%.1f\" opacity=\".85\">%s", x + 16, y,
                 is_shape ? "layers " : "");
-        vte_escape(f, name);
+        put_cut(f, name, LONGEST_KEY);
         fputs("</text>\n", f);
         x += w;
     }
+    return y;
 }
 
-void vte_chart_scatter(FILE *f, const vte_chart *c)
+/* Returns where the picture ends. */
+static double draw_scatter(FILE *f, const vte_chart *c)
 {
     names series = {.count = 0}, shapes = {.count = 0};
-    axis x = {.from = LEFT, .to = WIDTH - RIGHT}, y = {.from = HEIGHT - BOTTOM, .to = TOP};
-    open_svg(f, WIDTH, HEIGHT, c->title);
-    if (c->points > 0) {
-        fit(&x, c, 1);
-        fit(&y, c, 0);
-        draw_axis(f, &x, 1, c->x_unit, c->x_label);
-        draw_axis(f, &y, 0, c->y_unit, c->y_label);
-        draw_front(f, c, &x, &y);
-        draw_points(f, c, &x, &y, &series, &shapes);
-        draw_names(f, c, &x, &y);
-        draw_legend(f, &series, &shapes);
-    }
+    axis x = {.from = LEFT, .to = WIDTH - RIGHT}, y = {.from = FLOOR, .to = TOP};
+    fit(&x, c, 1);
+    fit(&y, c, 0);
+    draw_axis(f, &x, 1, c->x_unit, c->x_label);
+    draw_axis(f, &y, 0, c->y_unit, c->y_label);
+    draw_front(f, c, &x, &y);
+    for (int i = 0; i < c->points; i++)
+        index_of(&shapes, c->point[i].shape);
+    if (shapes.count > MARKERS)
+        shapes.count = 0;
+    draw_points(f, c, &x, &y, &series, shapes.count ? &shapes : NULL);
+    draw_names(f, c, &x, &y);
+    return draw_legend(f, &series, &shapes) + 18;
+}
+
+/* How high it is turns out while it is drawn. */
+void vte_chart_scatter(FILE *f, const vte_chart *c)
+{
+    char *body = NULL;
+    size_t size;
+    FILE *b = open_memstream(&body, &size);
+    double height = b && c->points > 0 ? draw_scatter(b, c) : LEGEND;
+    open_svg(f, WIDTH, (int)height, c->title);
+    if (b && fclose(b) == 0)
+        fputs(body, f);
+    free(body);
     fputs("</svg>\n", f);
 }
 
-/* ---- layers ---- */
+/* ---- rows by layers ---- */
+enum { NAMES = 210, LONGEST = 27 /* characters that fit into NAMES */ };
+
+/* A row's name and what follows it. */
+static void row_name(FILE *f, double y, const char *name, const char *more)
+{
+    size_t length = strlen(more), room = LONGEST > length ? LONGEST - length : 0;
+    fprintf(f, "\n<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\"><title>", NAMES - 8, y);
+    vte_escape(f, name);
+    fputs("</title>", f);
+    put_cut(f, name, room);
+    vte_escape(f, more);
+    fputs("</text>", f);
+}
+
 /* White to blue, by the fourth root: most masks are sparse, and should differ to the eye. */
 static void density_colour(char out[8], double density)
 {
@@ -394,7 +466,7 @@ static void draw_cell(FILE *f, double x, double y, double w, double density, con
 
 void vte_chart_layers(FILE *f, const json_t *rows)
 {
-    enum { NAMES = 210, ROW = 20, HEAD = 24, FOOT = 44 };
+    enum { ROW = 20, HEAD = 24, FOOT = 44 };
     size_t i, count = json_array_size(rows);
     size_t layers = json_array_size(json_object_get(json_array_get(rows, 0), "layers_density"));
     json_t *row;
@@ -408,11 +480,10 @@ void vte_chart_layers(FILE *f, const json_t *rows)
     {
         double y = HEAD + ROW * (double)i;
         const char *where = json_string_value(json_object_get(row, "layers"));
-        fprintf(f, "\n<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">", NAMES - 8, y + 13);
-        vte_escape(f, json_string_value(json_object_get(row, "name")));
+        char more[LONGEST + 3] = "";
         if (where && *where && strcmp(where, "all") != 0)
-            fputs(", ", f), vte_escape(f, where);
-        fputs("</text>", f);
+            snprintf(more, sizeof more, ", %s", where);
+        row_name(f, y + 13, json_string_value(json_object_get(row, "name")), more);
         for (size_t l = 0; l < layers; l++)
             draw_cell(f, NAMES + l * w, y, w,
                       json_number_value(json_array_get(json_object_get(row, "layers_density"), l)),
@@ -427,6 +498,55 @@ void vte_chart_layers(FILE *f, const json_t *rows)
                 "<rect x=\"%d\" y=\"%.1f\" width=\"16\" height=\"12\" rx=\"2\" fill=\"%s\"/>"
                 "<text x=\"%d\" y=\"%.1f\" font-size=\"11\">%g %%</text>",
                 NAMES + 72 * k, y, fill, NAMES + 20 + 72 * k, y + 10, 100 * key[k]);
+    }
+    fputs("\n</svg>\n", f);
+}
+
+/* ---- harm ---- */
+/* White to red; half way at a hundredth of what harms most, for harm spreads over many powers of ten. */
+static void harm_colour(char out[8], double share)
+{
+    double t = share > 0 ? pow(share < 1 ? share : 1, 0.15) : 0;
+    int r = (int)(255 + t * (190 - 255)), g = (int)(247 + t * (18 - 247)),
+        b = (int)(242 + t * (60 - 242));
+    snprintf(out, 8, "#%02x%02x%02x", r & 255, g & 255, b & 255);
+}
+
+static void draw_harm(FILE *f, double x, double y, double w, double kl, double lost, double most)
+{
+    char fill[8];
+    if (isnan(kl))
+        return;
+    harm_colour(fill, most > 0 ? kl / most : 0);
+    fprintf(f,
+            "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"22\" rx=\"2\" fill=\"%s\">"
+            "<title>KL %.3g, %.2f points of top-1 lost</title></rect>",
+            x, y, w - 2, fill, kl, lost);
+    fprintf(f,
+            "<text x=\"%.1f\" y=\"%.1f\" font-size=\"%g\" text-anchor=\"middle\" fill=\"%s\" "
+            "pointer-events=\"none\">%.*f</text>",
+            x + w / 2 - 1, y + 15, w < 30 ? 8.0 : 11.0, kl > 0.02 * most ? "#fff" : "#1e293b",
+            fabs(lost) < 9.95, fabs(lost) < 0.005 ? 0 : lost);
+}
+
+void vte_chart_harm(FILE *f, const vte_harm *h)
+{
+    enum { ROW = 24, HEAD = 40, FOOT = 6 };
+    double w = h->layers ? (double)(WIDTH - NAMES - RIGHT) / h->layers : 1, most = 0;
+    w = w > 44 ? 44 : w;
+    for (int i = 0; i < h->masks * h->layers; i++)
+        most = fmax(most, h->mask[i / h->layers].kl[i % h->layers]); /* NAN is no more */
+    open_svg(f, WIDTH, HEAD + ROW * h->masks + FOOT, "What masks on one layer cost");
+    fprintf(f, "<text x=\"%d\" y=\"12\" font-weight=\"600\">layer</text>", NAMES);
+    for (int l = 0; l < h->layers; l++)
+        fprintf(f, "<text x=\"%.1f\" y=\"32\" text-anchor=\"middle\" opacity=\".75\">%d</text>",
+                NAMES + (l + 0.5) * w - 1, l);
+    for (int i = 0; i < h->masks; i++) {
+        const vte_harm_mask *m = &h->mask[i];
+        double y = HEAD + ROW * (double)i;
+        row_name(f, y + 15, m->name, m->but_one ? ", all but it" : "");
+        for (int l = 0; l < h->layers; l++)
+            draw_harm(f, NAMES + l * w, y, w, m->kl[l], m->lost[l], most);
     }
     fputs("\n</svg>\n", f);
 }

@@ -4,16 +4,17 @@
 #ifndef VTE_CHART_H
 #define VTE_CHART_H
 
-#include <jansson.h>
 #include <stdint.h>
 #include <stdio.h>
+
+#include "engine/experiments/harm.h"
 
 typedef enum { VTE_UNIT_PERCENT, VTE_UNIT_BYTES, VTE_UNIT_MS } vte_unit;
 
 typedef struct {
     const char *name;   /* of the point, shown where there is room and in its tooltip */
     const char *series; /* colour: points of equal text share one; "dense" is grey */
-    const char *shape;  /* marker: the same; the first text is a circle */
+    const char *shape;  /* marker: the same, where there are few enough; the first is a circle */
     double x, y;
 } vte_chart_point;
 
@@ -32,6 +33,9 @@ int vte_chart_on_front(const vte_chart *c, int i);
 
 /* Rows x layers: colour is the density, the letters the kernel's first. `rows` as in sweep.h. */
 void vte_chart_layers(FILE *f, const json_t *rows);
+
+/* Masks x layers: colour is the harm, the number how many points of top-1 are lost. */
+void vte_chart_harm(FILE *f, const vte_harm *h);
 
 /* A matrix of shares 0 to 1, [side, side], as squares of five depths. */
 void vte_chart_matrix(FILE *f, const char *title, const float *share, int side);

@@ -16,8 +16,9 @@ typedef struct {
 
 typedef struct {
     const json_t *doc, *rows;
-    const json_t *dense; /* the first unmasked row */
-    char *memory, *time, *layers;
+    const json_t *dense;                  /* the first unmasked row */
+    vte_harm harm;                        /* of one layer at a time */
+    char *memory, *time, *layers, *harms; /* NULL: not there */
     picture picture[MOST_PICTURES];
     int pictures;
     int has_times;
@@ -103,13 +104,32 @@ static char *scatter(const report *r, int of_time)
     return f && fclose(f) == 0 ? svg : NULL;
 }
 
+/* Rows of one masked layer say nothing here: that chart shows them. */
 static char *layers_chart(const report *r)
 {
     char *svg = NULL;
-    size_t size;
-    FILE *f = open_memstream(&svg, &size);
+    size_t size, i;
+    json_t *row, *rows = json_array();
+    json_array_foreach(r->rows, i, row)
+    {
+        if (!vte_harm_has(&r->harm, row))
+            json_array_append(rows, row);
+    }
+    int is_worth_it = !r->harm.masks || json_array_size(rows) > 1;
+    FILE *f = is_worth_it ? open_memstream(&svg, &size) : NULL;
     if (f)
-        vte_chart_layers(f, r->rows);
+        vte_chart_layers(f, rows);
+    json_decref(rows);
+    return f && fclose(f) == 0 ? svg : NULL;
+}
+
+static char *harm_chart(const report *r)
+{
+    char *svg = NULL;
+    size_t size;
+    FILE *f = r->harm.masks ? open_memstream(&svg, &size) : NULL;
+    if (f)
+        vte_chart_harm(f, &r->harm);
     return f && fclose(f) == 0 ? svg : NULL;
 }
 
@@ -461,6 +481,10 @@ static void write_html(FILE *f, const report *r)
     put_findings_html(f, r);
     fputs("</ul></section>\n", f);
     html_chart(
+        f, "What each layer suffers", r->harms,
+        "One layer masked at a time (or all but one). Numbers: points of top-1 that are lost. "
+        "Colour: Kullback-Leibler divergence from the unmasked model.");
+    html_chart(
         f, "Accuracy against memory", r->memory,
         "Dashed: the best accuracy to be had for at most so much memory. Attention memory is "
         "the kernels' scratch and the masks' data, for one forward pass.");
@@ -506,10 +530,14 @@ static void write_markdown(FILE *f, const report *r)
     put_setting(f, r);
     fputs("\n\n", f);
     put_findings(f, r, "- ", "\n");
+    if (r->harms)
+        fputs("\n![What masks on one layer cost](harm.svg)\n", f);
     fputs("\n![Accuracy against memory](memory.svg)\n", f);
     if (r->time)
         fputs("\n![Accuracy against time](time.svg)\n", f);
-    fputs("\n![Density and kernel of each layer](layers.svg)\n\n", f);
+    if (r->layers)
+        fputs("\n![Density and kernel of each layer](layers.svg)\n", f);
+    fputs("\n", f);
     for (int i = 0; i < r->pictures; i++) {
         fprintf(f, "%s![", i ? " " : "");
         md_cell(f, r->picture[i].title);
@@ -577,6 +605,8 @@ static void free_report(report *r)
     free(r->memory);
     free(r->time);
     free(r->layers);
+    free(r->harms);
+    vte_harm_free(&r->harm);
     for (int i = 0; i < r->pictures; i++) {
         free(r->picture[i].title);
         free(r->picture[i].matrix);
@@ -591,11 +621,15 @@ int vte_report_write(const json_t *document, const char *dir, vitrun_error *err)
     r.has_times = number(r.dense, "ms") > 0;
     r.memory = scatter(&r, 0);
     r.time = r.has_times ? scatter(&r, 1) : NULL;
+    vte_harm_of(&r.harm, r.rows, r.dense);
     r.layers = layers_chart(&r);
+    r.harms = harm_chart(&r);
     draw_masks(&r);
     int bad = save_form(&r, dir, "report.html", write_html, err) ||
               save_form(&r, dir, "report.md", write_markdown, err) ||
-              save(dir, "memory.svg", r.memory, err) || save(dir, "layers.svg", r.layers, err) ||
+              save(dir, "memory.svg", r.memory, err) ||
+              ((r.layers || !r.harm.masks) && save(dir, "layers.svg", r.layers, err)) ||
+              (r.harm.masks && save(dir, "harm.svg", r.harms, err)) ||
               (r.has_times && save(dir, "time.svg", r.time, err)) || save_masks(&r, dir, err);
     free_report(&r);
     return bad ? -1 : 0;

@@ -76,6 +76,29 @@ assert sum(os.path.getsize(f'{folder}/{f}') for f in os.listdir(folder)) < 1 << 
 PY
 ok "report: one file, every row with its command, charts that hold the rows' figures"
 
+# One layer at a time: a chart of what each suffers, in place of one row a layer; long names are cut.
+long='axial_2d() | local_2d(distance=2) | local_2d(distance=1.5, p="inf")'
+succeeds sensitivity --weights "$models/deit_distilled.safetensors" --data "$data" --mask "$long" \
+    --mask 'local_2d(distance=2)' --study both --runs 1 --out "$tmp/s"
+python3 - "$tmp/s" "$long" <<'PY' || fail "the chart of what each layer suffers"
+import json, os, sys
+import xml.dom.minidom
+folder, long = sys.argv[1:]
+rows = json.load(open(f'{folder}/results.json'))['rows']
+assert len(rows) == 1 + 2 * 2 * 3
+svg = xml.dom.minidom.parse(f'{folder}/harm.svg')
+cells = [r.getElementsByTagName('title')[0].firstChild.data for r in svg.getElementsByTagName('rect')]
+want = [f'KL {r["kl_to_dense"]:.3g}, {100 * (rows[0]["top1"] - r["top1"]):.2f} points of top-1 lost' for r in rows[1:]]
+assert sorted(cells) == sorted(want), (cells, want)
+names = [t for t in svg.getElementsByTagName('text') if t.getElementsByTagName('title')]
+assert [n.firstChild.firstChild.data for n in names] == [long, 'local_2d(distance=2)'] * 2
+shown = [n.lastChild.data for n in names]
+assert shown[1] == 'local_2d(distance=2)' and len(shown[0]) < 34 and '…' in shown[0]
+assert [s.endswith(', all but it') for s in shown] == [False, False, True, True]
+assert not os.path.exists(f'{folder}/layers.svg') and 'harm.svg' in open(f'{folder}/report.md').read()
+PY
+ok "report: what each layer suffers, where one is masked at a time"
+
 browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome || true)
 if [ -z "$browser" ]; then
     echo "SKIPPED: no chromium: the report was not looked at in a browser"
@@ -107,9 +130,9 @@ document.title = JSON.stringify({width: innerWidth, page: document.documentEleme
     outside, charts: svgs.length, font: parseFloat(getComputedStyle(document.body).fontSize)});
 </script>
 END
-cat "$tmp/r/report.html" "$tmp/probe.html" >"$tmp/page.html"
-for width in 1280 500; do
-    browse --window-size=$width,900 --dump-dom "file://$tmp/page.html"
+for page in r:1280 r:500 s:1280 s:500; do
+    cat "$tmp/${page%:*}/report.html" "$tmp/probe.html" >"$tmp/page.html"
+    browse --window-size=${page#*:},900 --dump-dom "file://$tmp/page.html"
     sed -n 's/.*<title>\({.*}\)<\/title>.*/\1/p' "$tmp/out" >"$tmp/probe.json"
     mv "$tmp/probe.json" "$tmp/out"
     holds 'd["page"] <= d["width"] and d["shown"] and d["charts"] == 3 and d["font"] >= 14'

@@ -1,0 +1,122 @@
+/* See harm.h. */
+#include "engine/experiments/harm.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LEAST_ROWS = 3 };
+
+static double number(const json_t *row, const char *key)
+{
+    return json_number_value(json_object_get(row, key));
+}
+
+/* The one layer of the row that is masked, or that is not (*but_one); -1: neither. */
+static int lone_layer(const json_t *row, int *but_one)
+{
+    const json_t *densities = json_object_get(row, "layers_density");
+    int layers = (int)json_array_size(densities), masked = 0, layer[2] = {-1, -1};
+    for (int i = 0; i < layers; i++) {
+        int is_masked = json_number_value(json_array_get(densities, (size_t)i)) < 1;
+        masked += is_masked;
+        layer[is_masked] = i;
+    }
+    *but_one = masked != 1;
+    return masked == 1 ? layer[1] : masked == layers - 1 ? layer[0] : -1;
+}
+
+/* The mask that the row is of; NULL: none yet. */
+static vte_harm_mask *find(const vte_harm *h, const char *name, int but_one)
+{
+    for (int i = 0; i < h->masks; i++)
+        if (h->mask[i].but_one == but_one && strcmp(h->mask[i].name, name) == 0)
+            return &h->mask[i];
+    return NULL;
+}
+
+static const char *name_of(const json_t *row)
+{
+    const char *name = json_string_value(json_object_get(row, "name"));
+    return name ? name : "";
+}
+
+/* h->mask has room for one a row. NULL where memory is short. */
+static vte_harm_mask *add_mask(vte_harm *h, const char *name, int but_one)
+{
+    size_t layers = (size_t)h->layers;
+    vte_harm_mask *m = &h->mask[h->masks];
+    *m = (vte_harm_mask){
+        .name = strdup(name), .kl = malloc(2 * layers * sizeof *m->kl), .but_one = but_one};
+    h->masks++;
+    if (!m->name || !m->kl)
+        return NULL;
+    m->lost = m->kl + layers;
+    for (size_t i = 0; i < 2 * layers; i++)
+        m->kl[i] = NAN;
+    return m;
+}
+
+/* -1 where memory is short. */
+static int add_row(vte_harm *h, const json_t *row, const json_t *dense)
+{
+    int but_one, layer = lone_layer(row, &but_one);
+    if (layer < 0 || layer >= h->layers)
+        return 0;
+    vte_harm_mask *m = find(h, name_of(row), but_one);
+    if (!m && !(m = add_mask(h, name_of(row), but_one)))
+        return -1;
+    m->rows += isnan(m->kl[layer]);
+    m->kl[layer] = number(row, "kl_to_dense");
+    m->lost[layer] = 100 * (number(dense, "top1") - number(row, "top1"));
+    return 0;
+}
+
+static void free_mask(vte_harm_mask *m)
+{
+    free(m->name);
+    free(m->kl);
+}
+
+static void drop_short(vte_harm *h)
+{
+    int kept = 0;
+    for (int i = 0; i < h->masks; i++)
+        if (h->mask[i].rows >= LEAST_ROWS)
+            h->mask[kept++] = h->mask[i];
+        else
+            free_mask(&h->mask[i]);
+    h->masks = kept;
+}
+
+void vte_harm_of(vte_harm *h, const json_t *rows, const json_t *dense)
+{
+    size_t i;
+    json_t *row;
+    int bad = 0;
+    *h = (vte_harm){.layers = (int)json_array_size(json_object_get(dense, "layers_density"))};
+    h->mask = calloc(json_array_size(rows) + 1, sizeof *h->mask);
+    json_array_foreach(rows, i, row)
+    {
+        bad = bad || !h->mask ? -1 : add_row(h, row, dense);
+    }
+    if (bad)
+        vte_harm_free(h);
+    else
+        drop_short(h);
+}
+
+void vte_harm_free(vte_harm *h)
+{
+    for (int i = 0; i < h->masks; i++)
+        free_mask(&h->mask[i]);
+    free(h->mask);
+    *h = (vte_harm){0};
+}
+
+int vte_harm_has(const vte_harm *h, const json_t *row)
+{
+    int but_one, layer = lone_layer(row, &but_one);
+    return layer >= 0 && find(h, name_of(row), but_one) != NULL;
+}
