@@ -49,21 +49,15 @@ static int open_masks(state *s, vitrun_error *err)
     return s->masks ? 0 : -1;
 }
 
-/* Calls for each head in a list such as "0-3,5". */
 static int lose_in_group(state *s, int group, vitrun_error *err)
 {
     const vitrun_layer *l = vitrun_masks_at(s->masks, group);
-    int first, last, used, bad = 0;
-    for (const char *at = l->heads; !bad && sscanf(at, "%d%n", &first, &used) == 1;
-         at += *at == ',') {
-        at += used;
-        last = first;
-        if (*at == '-' && sscanf(at + 1, "%d%n", &last, &used) == 1)
-            at += used + 1;
+    const char *list = l->heads;
+    int first, last, bad = 0;
+    while (!bad && vte_next_range(&list, &first, &last))
         for (int head = first; head <= last && !bad; head++)
             bad = vte_mass_lost(&s->found, s->masks, group, head,
                                 &s->lost[l->layer * s->found.heads + head], err);
-    }
     return bad;
 }
 

@@ -34,6 +34,19 @@ int vte_prefix(vitrun_error *err, const char *path)
     return vte_fail(err, err->code, "%s%s: %s", dots, name, old);
 }
 
+int vte_next_range(const char **list, int *first, int *last)
+{
+    int used;
+    if (sscanf(*list, "%d%n", first, &used) != 1)
+        return 0;
+    *list += used;
+    *last = *first;
+    if (**list == '-' && sscanf(*list + 1, "%d%n", last, &used) == 1)
+        *list += used + 1;
+    *list += **list == ',';
+    return 1;
+}
+
 double vte_now_ms(void)
 {
     struct timespec t;

@@ -21,6 +21,9 @@ int vte_prefix(vitrun_error *err, const char *path);
 enum { VTE_LONGEST_NAME = 48 };
 const char *vte_nearest(const char *text, const char *const *candidates, int count);
 
+/* Steps over the next range of a list of heads such as "0-3,5"; 0 at its end. */
+int vte_next_range(const char **list, int *first, int *last);
+
 double vte_now_ms(void); /* of a clock that only goes forward */
 
 typedef struct {

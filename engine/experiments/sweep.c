@@ -175,17 +175,11 @@ static int put_memory(json_t *row, const vitrun_memory *m)
            set(row, "peak_bytes", json_integer((json_int_t)m->peak_bytes));
 }
 
-/* Heads in a list such as "0-3,5". */
 static int heads_in(const char *list)
 {
-    int count = 0, first, last, used;
-    for (; sscanf(list, "%d%n", &first, &used) == 1; list += *list == ',') {
-        list += used;
-        last = first;
-        if (*list == '-' && sscanf(list + 1, "%d%n", &last, &used) == 1)
-            list += used + 1;
+    int count = 0, first, last;
+    while (vte_next_range(&list, &first, &last))
         count += last - first + 1;
-    }
     return count;
 }
 
