@@ -262,7 +262,9 @@ static int read_csv(vte_dataset *d, const char *path, const vitrun_model *model,
     if (!f)
         return vte_fail(err, VITRUN_INPUT, "%s: %s", path, strerror(errno));
     for (ssize_t n; !bad && (n = getline(&line, &room, f)) >= 0;) {
-        c.line++;
+        if (c.line++ == 0 && n >= 3 && memcmp(line, "\xef\xbb\xbf", 3) == 0)
+            memmove(line, line + 3,
+                    (size_t)(n -= 3) + 1); /* a byte order mark, as Excel writes it */
         if (memchr(line, '\0', (size_t)n))
             bad = vte_fail(err, VITRUN_INPUT, "%s:%ld: a NUL byte (expected text)", path, c.line);
         while (n > 0 && isspace((unsigned char)line[n - 1]))

@@ -7,7 +7,7 @@
  * mapping would give a wrong accuracy.
  *
  * CSV: fields may be quoted ("a, ""b"".png"); a first line `path,label` is a heading; empty lines
- * are skipped; paths are relative to the file's folder; a label is a class index or a label.
+ * and a byte order mark are skipped; paths are relative to the file's folder; a label is a class index or a label.
  */
 #ifndef VTE_DATASET_H
 #define VTE_DATASET_H

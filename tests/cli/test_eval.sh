@@ -74,7 +74,8 @@ succeeds eval --weights "$vit" --data "$data" --mask 'axial_2d()'
 says 'same class as unmasked'
 ok "eval: without masks, without agreement, part of the images, as text"
 
-printf 'path,label\r\n"data/0/a.png",0\r\n\r\ndata/3/c.png,3\r\n%s,9\r\n' "$b" >"$tmp/list.csv"
+cp "$b" "$data/a, \"b\".png"
+printf '\357\273\277path,label\r\n"data/0/a.png",0\r\n\r\ndata/3/c.png,3\r\n"data/a, ""b"".png",9\r\n' >"$tmp/list.csv"
 succeeds eval --weights "$vit" --data "$tmp/list.csv" --json
 holds 'd["images"] == 3 and {c["class"] for c in d["classes"] if c["images"]} == {0, 3, 9}'
 echo 'data/0/a.png,frog' >"$tmp/strange.csv"
