@@ -131,6 +131,7 @@ int cli_study_run(cli_study *s, vitrun_error *err)
                        .row = on_row};
     if (cli_model_options(s->o, 0, &sweep.base, err) != 0)
         return -1;
+    cli_set(s->common, "points", cli_integer(json_array_size(s->points.point)));
     sweep.base.mask_config = sweep.base.kernel = NULL;
     sweep.base.mask_count = 0;
     if (s->o->out &&

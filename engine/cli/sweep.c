@@ -58,13 +58,24 @@ static json_t *by_index(const json_t *rows)
     return ordered;
 }
 
+/* Of a share that has not run to its end, or whose file is not there, points are missing. */
+static void note_missing(const cli_study *s)
+{
+    size_t points = (size_t)number(s->common, "points"), rows = json_array_size(s->rows);
+    if (rows < points)
+        fprintf(s->io->notes, "%s: %zu of %zu points are there\n", s->o->out, rows, points);
+}
+
 static int merge(cli_study *s, vitrun_error *err)
 {
     json_t *rows = json_array();
     int bad = vte_store_read_all(s->o->out, &s->common, rows, err);
     s->rows = by_index(rows);
     json_decref(rows);
-    return bad ? -1 : finish(s, err);
+    if (bad)
+        return -1;
+    note_missing(s);
+    return finish(s, err);
 }
 
 static int parse_shard(cli_study *s, vitrun_error *err)

@@ -83,14 +83,15 @@ json_t *vte_row_find(const json_t *rows, const char *options)
     return NULL;
 }
 
-/* Threads and the build may differ between the machines that share a sweep. */
+/* Threads and the build may differ between the machines that share a sweep, and points may be added. */
 static int is_same_work(const json_t *a, const json_t *b)
 {
+    static const char *const may_differ[] = {"threads", "build", "points"};
     json_t *x = json_copy((json_t *)(uintptr_t)a), *y = json_copy((json_t *)(uintptr_t)b);
-    json_object_del(x, "threads");
-    json_object_del(y, "threads");
-    json_object_del(x, "build");
-    json_object_del(y, "build");
+    for (size_t i = 0; i < sizeof may_differ / sizeof *may_differ; i++) {
+        json_object_del(x, may_differ[i]);
+        json_object_del(y, may_differ[i]);
+    }
     int same = x && y && json_equal(x, y);
     json_decref(x);
     json_decref(y);

@@ -4,7 +4,8 @@
  * A row is written whole and synced before the next point begins; what a full disk or a kill cut
  * off is taken away again, so that no finished row is lost. The first line says what all rows have
  * in common ("common"); other work is never added to it (but threads and build may differ, as they
- * do where several machines share a sweep). While a file is open it is locked.
+ * do where several machines share a sweep, and the number of "points"). While a file is open it is
+ * locked.
  */
 #ifndef VTE_STORE_H
 #define VTE_STORE_H
