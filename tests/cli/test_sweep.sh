@@ -12,7 +12,8 @@ cp "$(find "$tmp/drawn" -name '*.png' | sort | tail -n 1)" "$data/9/c.png"
 cat >"$tmp/spec.json" <<'END'
 {
   "version": 1,
-  "patterns": {"axial": "axial_2d()", "near": "local_2d(distance=$d)"},
+  "patterns": {"axial": "axial_2d()", "near": "local_2d(distance=$d)",
+               "rare": "random(sparsity=0.8, seed=5)"},
   "parameters": {"d": [2, 3]},
   "layers": ["all", "0"],
   "mask_configs": ["mask.json"],
@@ -28,9 +29,9 @@ sweep()
 
 sweep --out "$tmp/a" --json
 [ "$status" -eq 0 ] || fail "a sweep"
-holds 'len(d["rows"]) == 1 + 3 * 2 + 1 and [r["index"] for r in d["rows"]] == list(range(8))'
-holds '[r["name"] for r in d["rows"][:8]] == ["dense", "axial", "axial", "near d=2", "near d=2",
-    "near d=3", "near d=3", "mask.json"] and d["rows"][2]["layers"] == "0"'
+holds 'len(d["rows"]) == 1 + 4 * 2 + 1 and [r["index"] for r in d["rows"]] == list(range(10))'
+holds '[r["name"] for r in d["rows"]] == ["dense", "axial", "axial", "near d=2", "near d=2",
+    "near d=3", "near d=3", "rare", "rare", "mask.json"] and d["rows"][2]["layers"] == "0"'
 holds 'all(r["agreement_top1"] == 1 and r["kl_to_dense"] == 0 and r["density"] == 1
     for r in d["rows"] if r["name"] == "dense")'
 holds 'all(r["ms"] >= r["ms_min"] > 0 and r["peak_bytes"] > r["weights_bytes"] > 0 and
@@ -40,27 +41,44 @@ python3 - "$tmp" <<'PY' || fail "results.csv and results.json differ"
 import csv, json, sys
 d = json.load(open(f'{sys.argv[1]}/a/results.json'))
 rows = list(csv.DictReader(open(f'{sys.argv[1]}/a/results.csv')))
-assert len(rows) == len(d['rows']) == 8
+assert len(rows) == len(d['rows']) == 10
 for c, r in zip(rows, d['rows']):
     assert c['options'] == r['options'] and float(c['top1']) == r['top1'] and int(c['nnz']) == r['nnz']
 PY
 ok "sweep: the product of the axes, a row a point, as JSON and CSV"
 
-# Each row's command, run by itself, gives the row's figures.
-for index in 1 4 7; do
-    python3 -c 'import json, sys
-d = json.load(open(sys.argv[1])); print(d["command"] + " " + d["rows"][int(sys.argv[2])]["options"])' \
-        "$tmp/sweep.json" "$index" >"$tmp/command"
-    (PATH=$B:$PATH sh -c "$(cat "$tmp/command") --json") >"$tmp/out" 2>"$tmp/err" || fail "$(cat "$tmp/command")"
-    python3 - "$tmp/out" "$tmp/sweep.json" "$index" <<'PY' || fail "not the row's figures: $(cat "$tmp/command")"
-import json, sys
-e, row = json.load(open(sys.argv[1])), json.load(open(sys.argv[2]))['rows'][int(sys.argv[3])]
-for key in ('images', 'top1', 'top5', 'loss', 'ece', 'agreement_top1', 'kl_to_dense'):
-    assert abs(e[key] - row[key]) <= 1e-6 * max(1, abs(row[key])), key
-assert row['layers_density'] == [l['density'] for l in e['layers']]
-PY
+# The commands that the report prints for each row, run by themselves, give the row's figures.
+for kind in eval:10 bench:2; do # of all points, and, for it takes seconds, of two
+    most=${kind#*:} kind=${kind%:*}
+    sed -n "s/^vitrun $kind /&--json /p" "$tmp/a/report.md" | head -n "$most" >"$tmp/commands"
+    echo '[' >"$tmp/$kind.json"
+    while IFS= read -r command <&3; do
+        (PATH=$B:$PATH sh -c "$command") >>"$tmp/$kind.json" 2>"$tmp/err" || fail "$command"
+        echo ',' >>"$tmp/$kind.json"
+    done 3<"$tmp/commands"
+    echo 'null]' >>"$tmp/$kind.json"
 done
-ok "sweep: the command of a row gives its figures"
+python3 - "$tmp" <<'PY' || fail "the commands of the report give other figures"
+import json, sys
+def load(name):
+    return json.load(open(f'{sys.argv[1]}/{name}'))
+rows, evals, benches = load('sweep.json')['rows'], load('eval.json')[:-1], load('bench.json')[:-1]
+assert len(evals) == len(rows) == 10 and len(benches) == 2
+for row, e in zip(rows, evals):
+    for key in ('images', 'top1', 'top5', 'loss', 'ece', 'agreement_top1', 'kl_to_dense', 'cosine_to_dense', 'batch'):
+        assert abs(e[key] - row[key]) <= 1e-6 * max(1, abs(row[key])), (row['name'], key)
+    m = e['memory']
+    for key, name in (('mask_bytes', 'masks_bytes'), ('attention_bytes',) * 2, ('weights_bytes',) * 2,
+                      ('activation_bytes', 'activations_bytes'), ('peak_bytes',) * 2):
+        assert m[name] == row[key], (row['name'], key)
+    assert row['layers_density'] == [l['density'] for l in e['layers']]
+    assert row['layers_kernel'] == [l['kernel'] for l in e['layers']]
+    assert row['nnz'] == 2 * sum(l['nnz'] for l in e['layers'])
+for row, b in zip(rows, benches):
+    assert len(b['runs']) == 1 and b['runs'][0]['batch'] == row['batch'] and b['runs'][0]['median_ms'] > 0
+    assert b['runs'][0]['peak_bytes'] == row['peak_bytes']
+PY
+ok "sweep: the commands that the report prints give every row's figures"
 
 # Cut in the middle of a row, as a kill or a full disk does: the rest is kept, the row made anew.
 mkdir "$tmp/b"
@@ -77,7 +95,7 @@ assert a == b, (a, b)
 PY
 python3 "$tmp/same.py" "$tmp/sweep.json" "$tmp/out" || fail "other figures after going on"
 sweep --out "$tmp/b" --json
-[ "$(wc -l <"$tmp/b/rows.jsonl")" -eq 9 ] || fail "a finished sweep was run again"
+[ "$(wc -l <"$tmp/b/rows.jsonl")" -eq 11 ] || fail "a finished sweep was run again"
 ok "sweep: goes on where it was stopped, with the same figures"
 
 for share in 1 2 3; do
@@ -86,8 +104,8 @@ for share in 1 2 3; do
 done
 mv "$tmp/c/rows-2-of-3.jsonl" "$tmp/share"
 succeeds sweep --merge --out "$tmp/c" --json
-holds 'len(d["rows"]) == 5 and d["points"] == 8'
-grep -q '5 of 8 points are there' "$tmp/err" || fail "a share that is not there is passed over in silence"
+holds 'len(d["rows"]) == 7 and d["points"] == 10'
+grep -q '7 of 10 points are there' "$tmp/err" || fail "a share that is not there is passed over in silence"
 sed '1s/"threads":[0-9]*/"threads":99/' "$tmp/share" >"$tmp/c/rows-2-of-3.jsonl" # another machine's
 succeeds sweep --merge --out "$tmp/c" --json
 python3 "$tmp/same.py" "$tmp/sweep.json" "$tmp/out" || fail "other figures in shares"
