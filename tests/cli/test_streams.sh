@@ -48,6 +48,19 @@ for case in INT:130 TERM:143; do
 done
 ok "interrupted and terminated programs say so and leave nothing behind"
 
+# What is shown of work that takes longer than two seconds: on a terminal only, with what time is left.
+eval="'$vitrun' eval --weights samples/fashion_vit.safetensors --device cpu --data samples/images --limit 40 --threads 1"
+if script -qec true /dev/null >/dev/null 2>&1; then
+    script -qec "$eval" "$tmp/terminal" >/dev/null </dev/null || fail "eval on a terminal"
+    tr '\r' '\n' <"$tmp/terminal" | grep -o ' of 40 images, [0-9]*:[0-9]* left' >"$tmp/left"
+    [ -s "$tmp/left" ] && ! grep -qE ' [0-9]{3,}:' "$tmp/left" || fail "time left: $(head -n 1 "$tmp/left")"
+    sh -c "$eval" >"$tmp/out" 2>"$tmp/err" || fail "eval"
+    [ ! -s "$tmp/err" ] || fail "progress where there is no terminal"
+    ok "progress and the time left, on a terminal only"
+else
+    echo "SKIPPED: no script(1) to make a terminal"
+fi
+
 "$vitrun" --weights "$vit" --topk 1 - <"$image" >"$tmp/out" 2>"$tmp/err"
 status=$?
 [ "$status" -eq 0 ] && [ "$(head -n 1 "$tmp/out")" = - ] || fail "no result from standard input"
