@@ -83,19 +83,39 @@ json_t *vte_row_find(const json_t *rows, const char *options)
     return NULL;
 }
 
-/* Threads and the build may differ between the machines that share a sweep, and points may be added. */
-static int is_same_work(const json_t *a, const json_t *b)
+/* What two sets of rows have in common, but must not differ in; NULL: it is the same work. Threads and
+ * the build may differ between the machines that share a sweep, and points may be added. */
+static const char *other_work(const json_t *a, const json_t *b)
 {
-    static const char *const may_differ[] = {"threads", "build", "points"};
-    json_t *x = json_copy((json_t *)(uintptr_t)a), *y = json_copy((json_t *)(uintptr_t)b);
-    for (size_t i = 0; i < sizeof may_differ / sizeof *may_differ; i++) {
-        json_object_del(x, may_differ[i]);
-        json_object_del(y, may_differ[i]);
+    static const char *const key[] = {"command", "bench_command", "model", "device",
+                                      "dtype",   "runs",          "title", "vitrun"};
+    for (size_t i = 0; i < sizeof key / sizeof *key; i++) {
+        const json_t *x = json_object_get(a, key[i]), *y = json_object_get(b, key[i]);
+        if (x != y && !json_equal(x, y))
+            return key[i];
     }
-    int same = x && y && json_equal(x, y);
-    json_decref(x);
-    json_decref(y);
-    return same;
+    return NULL;
+}
+
+/* The texts of a value that differs, from shortly before the difference on. */
+static int refuse_other_work(const char *path, const char *key, const json_t *expected,
+                             const json_t *found, vitrun_code code, vitrun_error *err)
+{
+    const json_t *value[] = {json_object_get(expected, key), json_object_get(found, key)};
+    char *text[2];
+    size_t same = 0;
+    for (int i = 0; i < 2; i++)
+        text[i] = value[i] ? json_dumps(value[i], layout | JSON_ENCODE_ANY) : strdup("nothing");
+    while (text[0] && text[1] && text[0][same] && text[0][same] == text[1][same])
+        same++;
+    same = same > 40 ? same - 40 : 0;
+    vte_fail(err, code,
+             "%s: holds rows of other work (its \"%s\": expected %s%.90s, found %s%.90s)", path,
+             key, same ? "..." : "", text[0] ? text[0] + same : "", same ? "..." : "",
+             text[1] ? text[1] + same : "");
+    free(text[0]);
+    free(text[1]);
+    return -1;
 }
 
 /* ---- appending ---- */
@@ -130,14 +150,9 @@ static int begin_or_compare(vte_store *s, const json_t *common, json_t *rows, vi
         return vte_fail(err, VITRUN_MACHINE, "%s: %s", s->path, strerror(errno));
     int bad = read_lines(f, s->path, &old, rows, &s->end, err);
     fclose(f);
-    if (!bad && old && !is_same_work(old, common)) {
-        char *a = json_dumps(old, layout), *b = json_dumps(common, layout);
-        bad = vte_fail(err, VITRUN_USAGE,
-                       "%s: holds rows of other work (expected %.180s, found %.180s)", s->path,
-                       b ? b : "", a ? a : "");
-        free(a);
-        free(b);
-    }
+    const char *other = bad || !old ? NULL : other_work(old, common);
+    if (other)
+        bad = refuse_other_work(s->path, other, common, old, VITRUN_USAGE, err);
     if (!bad && (ftruncate(s->fd, s->end) != 0 || lseek(s->fd, s->end, SEEK_SET) < 0))
         bad = vte_fail(err, VITRUN_MACHINE, "%s: %s", s->path, strerror(errno));
     if (!bad && !old) {
@@ -205,9 +220,9 @@ static int read_file(const char *path, json_t **common, json_t *rows, vitrun_err
         return vte_fail(err, VITRUN_INPUT, "%s: %s", path, strerror(errno));
     int bad = read_lines(f, path, &own, rows, &end, err);
     fclose(f);
-    if (!bad && own && *common && !is_same_work(own, *common))
-        bad = vte_fail(err, VITRUN_INPUT, "%s: its rows are of other work than those beside it",
-                       path);
+    const char *other = bad || !own || !*common ? NULL : other_work(own, *common);
+    if (other)
+        bad = refuse_other_work(path, other, *common, own, VITRUN_INPUT, err);
     if (!*common)
         *common = json_incref(own);
     json_decref(own);

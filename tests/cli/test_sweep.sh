@@ -147,8 +147,14 @@ refuses 3 'No such file' sweep --weights "$vit" --data "$data" --spec "$tmp/none
 refuses 2 '--out is missing' sweep --weights "$vit" --data "$data" --spec "$tmp/spec.json"
 refuses 2 '--shard: bad value' sweep --weights "$vit" --data "$data" --spec "$tmp/spec.json" \
     --out "$tmp/x" --shard 3/2
-refuses 2 'rows of other work' sweep --weights "$vit" --data "$data" --spec "$tmp/spec.json" \
-    --out "$tmp/a" --limit 2
+refuses 2 'rows of other work (its "command": expected ' sweep --weights "$vit" --data "$data" \
+    --spec "$tmp/spec.json" --out "$tmp/a" --limit 2
+grep -q 'data --limit 2", found .*data")$' "$tmp/err" || fail "the difference is not shown"
+mkdir "$tmp/e"
+cp "$tmp"/c/rows-1-of-3.jsonl "$tmp/e"
+sed '1s/"dtype":"fp32"/"dtype":"bf16"/' "$tmp/share" >"$tmp/e/rows-2-of-3.jsonl"
+refuses 3 'rows-2-of-3.jsonl: holds rows of other work (its "dtype": expected "fp32", found "bf16")' sweep --merge \
+    --out "$tmp/e"
 refuses 3 'no rows' sweep --merge --out "$tmp/data"
 ok "sweep: bad specifications name line, column and path"
 
