@@ -1,142 +1,28 @@
 /* Builds the layout of columns.h from a mask's row function, in two sweeps over the rows: one
  * counts, one writes. No N^2 memory but the bits of blocks that are partly on.
  *
- * Orders of queries, 64 to a half (a group is one half or two):
- *   BLOCKS   blocks of 8 x 8 patches, or as near as the grid allows: a window of the grid sees few
- *            keys then. NATURAL, tokens as they are, where that lists fewer
- *   ROWS     whole rows of the grid, or pieces of one;  COLUMNS  likewise columns
- * Prefix tokens come first, in groups of their own.
+ * Queries come 64 to a half (a group is one half or two), in an order of query_order.h: in blocks
+ * of the grid, or as they are where that lists fewer keys; row and column passes line by line.
  *
  * Keys of a group are listed by class, so that tiles are of one kind: those that all queries see
- * before those that some see, and at the end those that only one half sees; within a class by token,
- * so that equal patterns give equal blocks wherever they are.
+ * before those that some see, and at the end those that only one half sees; within a class by
+ * token, so that equal patterns give equal blocks wherever they are. Where there are guests, what a group
+ * of pass 0 sees of its own queries comes before all other keys, by class too.
  */
 #include "kernels/columns.h"
+
+#include "kernels/query_order.h"
 
 #include <omp.h>
 #include <string.h>
 
-enum { TILE = VT_COLUMN_TILE, HALVES = 2, CLASSES = 8, SIDE = 8, SAMPLES = 32 };
+enum { TILE = VT_COLUMN_TILE, HALVES = 2, KINDS = 8, CLASSES = 2 * KINDS, SAMPLES = 32 };
 
-typedef enum { BLOCKS, NATURAL, ROWS, COLUMNS } order;
-
-/* Which pairs of a query a pass has. */
-typedef enum { ALL, IN_ROW, IN_COLUMN, REST } part;
+/* Which pairs of a query a pass has; LEFT: those of guests that are in no group's own tiles. */
+typedef enum { ALL, IN_ROW, IN_COLUMN, REST, LEFT } part;
 
 const vt_columns_shape vt_columns_shapes[VT_COLUMNS_SHAPES] = {
     {64, false}, {128, false}, {64, true}, {128, true}};
-
-/* ---- orders ---- */
-
-typedef struct {
-    int32_t *token; /* [halves * TILE], -1 for padding */
-    int halves, prefix_halves;
-} query_list;
-
-static void put_half(query_list *q, int *fill, int32_t token)
-{
-    q->token[q->halves * TILE + (*fill)++] = token;
-}
-
-static void end_half(query_list *q, int *fill)
-{
-    while (*fill < TILE)
-        put_half(q, fill, -1);
-    *fill = 0;
-    q->halves++;
-}
-
-/* The rectangle of the grid with rows top .. bottom - 1, columns left .. right - 1, down its columns
- * if `down`, in halves of its own. */
-static void put_rectangle(query_list *q, const vt_mask *m, int top, int bottom, int left, int right,
-                          bool down)
-{
-    int fill = 0, high = bottom - top, wide = right - left;
-    for (int n = 0; n < high * wide; n++) {
-        int i = top + (down ? n % high : n / wide), j = left + (down ? n / high : n % wide);
-        if (fill == TILE)
-            end_half(q, &fill);
-        put_half(q, &fill, m->prefix + i * m->grid_w + j);
-    }
-    end_half(q, &fill);
-}
-
-static int ceil_div(int a, int b)
-{
-    return (a + b - 1) / b;
-}
-
-/* Blocks of equal size, as nearly as can be. Two blocks that follow each other are neighbours. */
-static void put_blocks(query_list *q, const vt_mask *m)
-{
-    int high = m->grid_h < SIDE ? m->grid_h : SIDE;
-    int wide = m->grid_w < TILE / high ? m->grid_w : TILE / high;
-    high = m->grid_h < TILE / wide ? m->grid_h : TILE / wide;
-    int down = ceil_div(m->grid_h, high), across = ceil_div(m->grid_w, wide);
-    for (int n = 0; n < down * across; n++) {
-        int y = n / across, x = n % across;
-        if (across % 2 && y % 2)
-            x = across - 1 - x;
-        put_rectangle(q, m, y * m->grid_h / down, (y + 1) * m->grid_h / down,
-                      x * m->grid_w / across, (x + 1) * m->grid_w / across, false);
-    }
-}
-
-/* Lines of the grid: rows, or columns if `down`. As many whole ones as fit into a half; longer ones
- * in equal pieces. */
-static void put_lines(query_list *q, const vt_mask *m, bool down)
-{
-    int lines = down ? m->grid_w : m->grid_h, length = down ? m->grid_h : m->grid_w;
-    int step = length < TILE ? TILE / length : 1, pieces = ceil_div(length, TILE);
-    for (int i = 0; i < lines; i += step)
-        for (int p = 0; p < pieces; p++) {
-            int last = i + step < lines ? i + step : lines;
-            int from = p * length / pieces, to = (p + 1) * length / pieces;
-            if (down)
-                put_rectangle(q, m, from, to, i, last, true);
-            else
-                put_rectangle(q, m, i, last, from, to, false);
-        }
-}
-
-static void put_tokens(query_list *q, int first, int end)
-{
-    int fill = 0;
-    for (int t = first; t < end; t++) {
-        if (fill == TILE)
-            end_half(q, &fill);
-        put_half(q, &fill, t);
-    }
-    if (fill)
-        end_half(q, &fill);
-}
-
-static size_t halves_at_most(const vt_mask *m)
-{
-    size_t h = (size_t)m->grid_h, w = (size_t)m->grid_w;
-    size_t lines = (h > w ? h : w) + 1; /* each may leave a half or two unfinished */
-    return (size_t)m->tokens / TILE + 2 * lines + 8;
-}
-
-/* All tokens (prefix: those, too), a multiple of `halves` of them for the prefix and for the rest. */
-static void put_in_order(query_list *q, const vt_mask *m, order how, bool prefix, int halves)
-{
-    int fill = 0;
-    q->halves = 0;
-    if (prefix)
-        put_tokens(q, 0, m->prefix);
-    while (q->halves % halves)
-        end_half(q, &fill);
-    q->prefix_halves = q->halves;
-    if (how == BLOCKS)
-        put_blocks(q, m);
-    else if (how == NATURAL)
-        put_tokens(q, m->prefix, m->tokens);
-    else
-        put_lines(q, m, how == COLUMNS);
-    while (q->halves % halves)
-        end_half(q, &fill);
-}
 
 /* ---- a group's keys ---- */
 
@@ -149,6 +35,7 @@ typedef struct {
 typedef struct {         /* of one thread */
     uint64_t *rows;      /* [HALVES * TILE][words] */
     uint64_t *any, *all; /* [HALVES][words] keys that some, all queries of a half see */
+    uint64_t *own;       /* [words] the group's queries, where they are listed first */
     column *columns;     /* [N], none while counting */
     bool *line;          /* [grid_h] */
 } room;
@@ -156,7 +43,10 @@ typedef struct {         /* of one thread */
 typedef struct {
     const vt_mask *mask;
     int halves; /* of a group */
+    int guests; /* prefix queries that are served in others' tiles */
     size_t words;
+    uint64_t *served; /* [words] keys that stand first in their own group's list */
+    uint64_t *guest;  /* [guests][words] rows */
     room *room;
     int threads;
 } sweep;
@@ -169,6 +59,21 @@ static void close_sweep(sweep *s)
         vt_free(s->room[i].line);
     }
     vt_free(s->room);
+    vt_free(s->served);
+}
+
+static int read_guests(sweep *s, vt_status *st)
+{
+    const vt_mask *m = s->mask;
+    s->guests = m->prefix <= VT_COLUMN_GUESTS && m->prefix < m->tokens ? m->prefix : 0;
+    s->served = vt_alloc((size_t)s->guests + 1, s->words * sizeof *s->served, "mask rows", st);
+    if (!s->served)
+        return -1;
+    s->guest = s->served + s->words;
+    memset(s->served, 0, s->words * sizeof *s->served);
+    for (int i = 0; i < s->guests; i++)
+        m->row(m, i, s->guest + (size_t)i * s->words);
+    return 0;
 }
 
 static int open_sweep(sweep *s, const vt_mask *mask, int halves, int threads, bool write,
@@ -176,17 +81,20 @@ static int open_sweep(sweep *s, const vt_mask *mask, int halves, int threads, bo
 {
     *s = (sweep){.mask = mask, .halves = halves, .words = vt_mask_words(mask->tokens)};
     s->threads = threads < 1 ? 1 : threads;
+    if (read_guests(s, st))
+        goto failed;
     s->room = vt_alloc((size_t)s->threads, sizeof *s->room, "columns", st);
     for (int i = 0; s->room && i < s->threads; i++) {
         room *r = &s->room[i];
         size_t n = HALVES * s->words;
-        r->rows = vt_alloc(TILE + 2, n * sizeof *r->rows, "mask rows", st);
+        r->rows = vt_alloc(TILE + 3, n * sizeof *r->rows, "mask rows", st);
         r->columns = vt_alloc(write ? (size_t)mask->tokens : 0, sizeof *r->columns, "columns", st);
         r->line = vt_alloc((size_t)mask->grid_h, sizeof *r->line, "mask rows", st);
         if (!r->rows || !r->columns || !r->line)
             goto failed;
         r->any = r->rows + TILE * n;
         r->all = r->any + n;
+        r->own = r->all + n;
     }
     if (s->room)
         return 0;
@@ -225,8 +133,11 @@ static void take_column(const vt_mask *m, int j, uint64_t *bits, bool *kept)
 
 /* Leaves of a query's row the pairs that the part has; prefix queries have them all in IN_ROW.
  * line [grid_h] is scratch. */
-static void restrict_row(const vt_mask *m, part which, int token, uint64_t *bits, bool *line)
+static void restrict_row(const sweep *s, part which, int token, uint64_t *bits, bool *line)
 {
+    const vt_mask *m = s->mask;
+    for (size_t w = 0; which == LEFT && w < s->words; w++)
+        bits[w] &= ~s->served[w];
     if (which == ALL || token < m->prefix)
         return;
     int i = (token - m->prefix) / m->grid_w, j = (token - m->prefix) % m->grid_w;
@@ -259,7 +170,7 @@ static void read_half(const sweep *s, room *r, int half, const int32_t *token, p
             continue;
         }
         s->mask->row(s->mask, token[q], row);
-        restrict_row(s->mask, which, token[q], row, r->line);
+        restrict_row(s, which, token[q], row, r->line);
         for (size_t w = 0; w < s->words; w++) {
             any[w] |= row[w];
             all[w] &= row[w];
@@ -267,24 +178,30 @@ static void read_half(const sweep *s, room *r, int half, const int32_t *token, p
     }
 }
 
-/* What each half has of a class's keys: 2 all pairs, 1 some, 0 none. In the order of the list. */
-static const int has[CLASSES][HALVES] = {{2, 2}, {2, 1}, {1, 2}, {1, 1},
-                                         {2, 0}, {1, 0}, {0, 2}, {0, 1}};
+/* What each half has of the keys of classes c and KINDS + c: 2 all pairs, 1 some, 0 none. In the
+ * order of the list; the first KINDS classes are the group's own queries. */
+static const int kind_has[KINDS][HALVES] = {{2, 2}, {2, 1}, {1, 2}, {1, 1},
+                                            {2, 0}, {1, 0}, {0, 2}, {0, 1}};
 
-static int class_of(int a, int b)
+static int has(int class, int half)
+{
+    return kind_has[class % KINDS][half];
+}
+
+static int class_of(int a, int b, bool own)
 {
     static const int of[3][3] = {{-1, 7, 6}, {5, 3, 2}, {4, 1, 0}};
-    return of[a][b];
+    return of[a][b] + (own ? 0 : KINDS);
 }
 
 /* The keys of word w that are of class c. */
 static uint64_t of_class(const sweep *s, const room *r, size_t w, int c)
 {
-    uint64_t keys = ~0ull;
+    uint64_t keys = c < KINDS ? r->own[w] : ~r->own[w];
     for (int h = 0; h < HALVES; h++) {
         uint64_t any = h < s->halves ? r->any[(size_t)h * s->words + w] : 0;
         uint64_t all = h < s->halves ? r->all[(size_t)h * s->words + w] : 0;
-        keys &= has[c][h] == 2 ? all : has[c][h] == 1 ? any & ~all : ~any;
+        keys &= has(c, h) == 2 ? all : has(c, h) == 1 ? any & ~all : ~any;
     }
     return keys;
 }
@@ -294,7 +211,7 @@ static void count_classes(const sweep *s, const room *r, int count[CLASSES])
     memset(count, 0, CLASSES * sizeof *count);
     for (size_t w = 0; w < s->words; w++) {
         uint64_t some = r->any[w] | (s->halves > 1 ? r->any[s->words + w] : 0);
-        for (int c = 0; some && c < CLASSES; c++)
+        for (int c = some & r->own[w] ? 0 : KINDS; some && c < CLASSES; c++)
             count[c] += __builtin_popcountll(of_class(s, r, w, c));
     }
 }
@@ -309,8 +226,8 @@ static uint32_t kind_of(const int count[CLASSES], int tile, int half)
         if (hi <= lo)
             continue;
         keys += hi - lo;
-        full += has[c][half] == 2 ? hi - lo : 0;
-        some += has[c][half] ? hi - lo : 0;
+        full += has(c, half) == 2 ? hi - lo : 0;
+        some += has(c, half) ? hi - lo : 0;
     }
     return some == 0 ? VT_BLOCK_EMPTY : full == TILE && keys == TILE ? VT_BLOCK_FULL : 0;
 }
@@ -332,21 +249,32 @@ static group_count count_group(const sweep *s, const room *r)
     return g;
 }
 
+static void mark_own(const sweep *s, room *r, const int32_t *token, part which)
+{
+    memset(r->own, 0, s->words * sizeof *r->own);
+    if (!s->guests || (which != ALL && which != IN_ROW))
+        return;
+    for (int q = 0; q < s->halves * TILE; q++)
+        if (token[q] >= s->mask->prefix)
+            r->own[token[q] / 64] |= 1ull << token[q] % 64;
+}
+
 static group_count read_group(const sweep *s, const int32_t *token, part which)
 {
     room *r = &s->room[omp_get_thread_num()];
     for (int h = 0; h < s->halves; h++)
         read_half(s, r, h, token + h * TILE, which);
+    mark_own(s, r, token, which);
     return count_group(s, r);
 }
 
 /* ---- which order, which cut ---- */
 
 /* Keys that some of the halves list, in some evenly spaced groups, scaled up to all. */
-static double sample(const sweep *s, query_list *q, order how, part which)
+static double sample(const sweep *s, vt_query_list *q, vt_query_order how, part which)
 {
-    put_in_order(q, s->mask, how, false, s->halves);
-    int groups = q->halves / s->halves, step = ceil_div(groups, SAMPLES);
+    vt_query_list_fill(q, s->mask, how, false, s->halves);
+    int groups = q->halves / s->halves, step = (groups + SAMPLES - 1) / SAMPLES;
     int64_t columns = 0, sampled = 0;
 #pragma omp parallel for num_threads(s->threads) reduction(+ : columns, sampled)
     for (int g = step / 2; g < groups; g += step) {
@@ -362,24 +290,24 @@ static bool is_plane(const vt_mask *m)
     return m->grid_h > 1 && m->grid_w > 1;
 }
 
-static order best_order(const sweep *s, query_list *q, part which, double *columns)
+static vt_query_order best_order(const sweep *s, vt_query_list *q, part which, double *columns)
 {
-    double natural = sample(s, q, NATURAL, which), blocks = natural;
+    double natural = sample(s, q, VT_ORDER_NATURAL, which), blocks = natural;
     if (is_plane(s->mask))
-        blocks = sample(s, q, BLOCKS, which);
+        blocks = sample(s, q, VT_ORDER_BLOCKS, which);
     *columns = natural < blocks ? natural : blocks;
-    return natural <= blocks ? NATURAL : BLOCKS;
+    return natural <= blocks ? VT_ORDER_NATURAL : VT_ORDER_BLOCKS;
 }
 
 /* Does cutting the mask into rows, columns and the rest list fewer keys? A pass costs each query
  * about as much as a tile does a group. */
-static bool cut_pays(const sweep *s, query_list *q)
+static bool cut_pays(const sweep *s, vt_query_list *q)
 {
     double plain, rest;
     if (!is_plane(s->mask))
         return false;
     best_order(s, q, ALL, &plain);
-    double cut = sample(s, q, ROWS, IN_ROW) + sample(s, q, COLUMNS, IN_COLUMN);
+    double cut = sample(s, q, VT_ORDER_ROWS, IN_ROW) + sample(s, q, VT_ORDER_COLUMNS, IN_COLUMN);
     best_order(s, q, REST, &rest);
     int passes = rest > 0 ? 2 : 1;
     return cut + rest + (double)passes * s->mask->tokens < plain;
@@ -388,7 +316,7 @@ static bool cut_pays(const sweep *s, query_list *q)
 /* ---- passes ---- */
 
 typedef struct {
-    query_list list;
+    vt_query_list list;
     part which;
     int groups;
     group_count *count; /* [groups] */
@@ -397,16 +325,33 @@ typedef struct {
 typedef struct {
     sweep sweep;
     int passes;
-    pass pass[VT_COLUMN_PASSES];
+    pass pass[VT_COLUMN_PASSES + 1]; /* pass[passes], where there are guests: what is left */
 } draft;
+
+static int all_passes(const draft *d)
+{
+    return d->passes + (d->sweep.guests > 0);
+}
 
 static void close_draft(draft *d)
 {
-    for (int p = 0; p < VT_COLUMN_PASSES; p++) {
+    for (int p = 0; p <= VT_COLUMN_PASSES; p++) {
         vt_free(d->pass[p].list.token);
         vt_free(d->pass[p].count);
     }
     close_sweep(&d->sweep);
+}
+
+/* Notes which of a group's keys stand in its own tiles. */
+static void mark_served(const sweep *s, const room *r)
+{
+    for (size_t w = 0; w < s->words; w++) {
+        uint64_t keys = r->own[w] & (r->any[w] | (s->halves > 1 ? r->any[s->words + w] : 0));
+        if (keys) {
+#pragma omp atomic
+            s->served[w] |= keys;
+        }
+    }
 }
 
 /* Counts every group; those of later passes that have nothing go. */
@@ -415,9 +360,11 @@ static void count_pass(const draft *d, pass *p)
     const sweep *s = &d->sweep;
     size_t slots = (size_t)s->halves * TILE;
 #pragma omp parallel for num_threads(s->threads) schedule(dynamic, 2)
-    for (int g = 0; g < p->groups; g++)
+    for (int g = 0; g < p->groups; g++) {
         p->count[g] = read_group(s, p->list.token + (size_t)g * slots, p->which);
-    if (p->which == ALL || p->which == IN_ROW)
+        mark_served(s, &s->room[omp_get_thread_num()]);
+    }
+    if (p->which == ALL || p->which == IN_ROW || p->which == LEFT)
         return;
     int kept = 0;
     for (int g = 0; g < p->groups; g++) {
@@ -430,24 +377,50 @@ static void count_pass(const draft *d, pass *p)
     p->groups = kept;
 }
 
-static int draft_pass(draft *d, part which, vt_status *st)
+static int room_for_pass(draft *d, pass *p, part which, vt_status *st)
 {
-    static const order orders[] = {[IN_ROW] = ROWS, [IN_COLUMN] = COLUMNS};
-    pass *p = &d->pass[d->passes];
-    size_t halves = halves_at_most(d->sweep.mask);
-    double columns;
+    size_t halves = vt_query_halves_at_most(d->sweep.mask);
     p->which = which;
     p->list.token = vt_alloc(halves, TILE * sizeof *p->list.token, "query order", st);
     p->count = vt_alloc(halves, sizeof *p->count, "query groups", st);
-    if (!p->list.token || !p->count)
+    return p->list.token && p->count ? 0 : -1;
+}
+
+static int draft_pass(draft *d, part which, vt_status *st)
+{
+    static const vt_query_order orders[] = {
+        [IN_ROW] = VT_ORDER_ROWS, [IN_COLUMN] = VT_ORDER_COLUMNS};
+    pass *p = &d->pass[d->passes];
+    double columns;
+    if (room_for_pass(d, p, which, st))
         return -1;
-    order how = which == ALL || which == REST ? best_order(&d->sweep, &p->list, which, &columns)
-                                              : orders[which];
-    put_in_order(&p->list, d->sweep.mask, how, which == ALL || which == IN_ROW, d->sweep.halves);
+    vt_query_order how = which == ALL || which == REST
+                             ? best_order(&d->sweep, &p->list, which, &columns)
+                             : orders[which];
+    vt_query_list_fill(&p->list, d->sweep.mask, how, which == ALL || which == IN_ROW,
+                       d->sweep.halves);
     p->groups = p->list.halves / d->sweep.halves;
     count_pass(d, p);
-    if (p->groups || d->passes == 0)
+    if (p->groups || d->passes == 0) {
         d->passes++;
+        return 0;
+    }
+    vt_free(p->list.token);
+    vt_free(p->count);
+    *p = (pass){.groups = 0};
+    return 0;
+}
+
+/* The guests' group, after all passes. */
+static int draft_left(draft *d, vt_status *st)
+{
+    pass *p = &d->pass[d->passes];
+    if (room_for_pass(d, p, LEFT, st))
+        return -1;
+    p->groups = 1;
+    memcpy(p->list.token, d->pass[0].list.token,
+           (size_t)d->sweep.halves * TILE * sizeof *p->list.token);
+    count_pass(d, p);
     return 0;
 }
 
@@ -461,12 +434,19 @@ static int open_draft(draft *d, const vt_mask *mask, vt_columns_shape shape, int
     int failed = draft_pass(d, shape.axial ? IN_ROW : ALL, st);
     if (!failed && shape.axial)
         failed = draft_pass(d, IN_COLUMN, st) || draft_pass(d, REST, st);
+    if (!failed && d->sweep.guests)
+        failed = draft_left(d, st);
     if (failed)
         close_draft(d);
     return failed ? -1 : 0;
 }
 
 /* ---- counting ---- */
+
+static int64_t tiles_of(group_count g)
+{
+    return (g.columns + TILE - 1) / TILE;
+}
 
 static void add_up(const draft *d, vt_columns_count *out)
 {
@@ -477,13 +457,15 @@ static void add_up(const draft *d, vt_columns_count *out)
         out->groups += from->groups;
         out->merged += p ? from->groups : 0;
         for (int g = 0; g < from->groups; g++) {
-            int64_t tiles = (from->count[g].columns + TILE - 1) / TILE;
+            int64_t tiles = tiles_of(from->count[g]);
             out->tiles += tiles;
             out->columns += from->count[g].columns;
             out->partial += from->count[g].partial;
             out->longest = g >= prefix && tiles > out->longest ? tiles : out->longest;
         }
     }
+    if (d->sweep.guests)
+        out->spared = tiles_of(d->pass[0].count[0]) - tiles_of(d->pass[d->passes].count[0]);
 }
 
 int vt_columns_count_all(const vt_mask *mask, int threads, vt_columns_count out[VT_COLUMNS_SHAPES],
@@ -539,7 +521,7 @@ static uint32_t list_word(const sweep *s, room *r, size_t w, uint32_t n)
             if (c->seen[h])
                 state[h] = r->all[(size_t)h * s->words + w] >> k & 1 ? 2 : 1;
         }
-        c->class = class_of(state[0], state[1]);
+        c->class = class_of(state[0], state[1], r->own[w] >> k & 1);
     }
     return n;
 }
@@ -595,6 +577,23 @@ static void write_group(const sweep *s, room *r, vt_columns *l, int g, uint32_t 
         }
 }
 
+/* Which keys of a group's own tiles guests take. */
+static void write_guests(const sweep *s, const room *r, vt_columns *l, int g)
+{
+    int count[CLASSES], own = 0;
+    uint64_t(*to)[VT_COLUMN_GUESTS] = l->guest + (size_t)g * (size_t)s->halves;
+    const int32_t *key = l->key + (size_t)l->start[g] * TILE;
+    memset(to, 0, (size_t)s->halves * sizeof *to);
+    count_classes(s, r, count);
+    for (int c = 0; c < KINDS; c++)
+        own += count[c];
+    for (int k = 0; k < own; k++)
+        for (int i = 0; i < s->guests; i++) {
+            uint64_t sees = s->guest[(size_t)i * s->words + (size_t)key[k] / 64] >> key[k] % 64;
+            to[k / TILE][i] |= (sees & 1) << k % TILE;
+        }
+}
+
 static void write_pass(const draft *d, const pass *p, int first, vt_columns *l,
                        const uint32_t *first_bits)
 {
@@ -605,6 +604,8 @@ static void write_pass(const draft *d, const pass *p, int first, vt_columns *l,
         room *r = &s->room[omp_get_thread_num()];
         read_group(s, p->list.token + (size_t)g * slots, p->which);
         write_group(s, r, l, first + g, first_bits[first + g]);
+        if (s->guests && first + g < l->pass[1])
+            write_guests(s, r, l, first + g);
     }
 }
 
@@ -618,11 +619,16 @@ static uint64_t hash_block(const uint32_t *words)
     return hash ^ hash >> 29;
 }
 
+static int all_groups(const vt_columns *l)
+{
+    return l->groups + (l->guests > 0);
+}
+
 /* Keeps one of each in l->bits and has l->block name it. */
 static int merge_blocks(vt_columns *l, size_t blocks, vt_status *st)
 {
     size_t places = 16, kept = 0,
-           count = (size_t)l->start[l->groups] * (size_t)l->shape.rows / TILE;
+           count = (size_t)l->start[all_groups(l)] * (size_t)l->shape.rows / TILE;
     while (places < 2 * blocks)
         places *= 2;
     uint32_t *table = vt_alloc(places, sizeof *table, "mask blocks", st); /* 1 + index */
@@ -668,9 +674,10 @@ static int place_groups(vt_columns *l, const draft *d, uint32_t *first_bits, siz
 {
     uint64_t tiles = 0, partial = 0;
     size_t slots = (size_t)l->shape.rows;
-    for (int p = 0, g = 0; p < d->passes; p++) {
+    for (int p = 0, g = 0; p < all_passes(d); p++) {
         const pass *from = &d->pass[p];
-        l->pass[p] = g;
+        if (p < d->passes)
+            l->pass[p] = g;
         memcpy(l->query + (size_t)g * slots, from->list.token,
                (size_t)from->groups * slots * sizeof *l->query);
         for (int i = 0; i < from->groups; i++, g++) {
@@ -683,7 +690,7 @@ static int place_groups(vt_columns *l, const draft *d, uint32_t *first_bits, siz
     }
     for (int p = d->passes; p <= VT_COLUMN_PASSES; p++)
         l->pass[p] = l->groups;
-    l->start[l->groups] = (uint32_t)tiles;
+    l->start[all_groups(l)] = (uint32_t)tiles;
     *blocks = (size_t)partial;
     if (tiles <= INT32_MAX / TILE && partial < INT32_MAX)
         return 0;
@@ -696,20 +703,22 @@ static int fill(vt_columns *l, const draft *d, uint32_t *first_bits, vt_status *
     size_t halves = (size_t)l->shape.rows / TILE, blocks;
     if (place_groups(l, d, first_bits, &blocks, st))
         return -1;
-    size_t tiles = l->start[l->groups], groups = (size_t)l->groups;
+    size_t tiles = l->start[all_groups(l)], groups = (size_t)all_groups(l);
+    size_t own = l->guests ? (size_t)l->pass[1] * halves : 0;
+    l->guest = vt_alloc(own, sizeof *l->guest, "mask guests", st);
     l->key = vt_alloc(tiles, TILE * sizeof *l->key, "listed keys", st);
     l->block = l->key ? vt_alloc(tiles, halves * sizeof *l->block, "mask blocks", st) : NULL;
     l->bits = l->block ? vt_alloc(blocks, sizeof *l->bits, "mask bits", st) : NULL;
-    if (!l->bits)
+    if (!l->bits || !l->guest)
         return -1;
-    for (int p = 0; p < d->passes; p++)
-        write_pass(d, &d->pass[p], l->pass[p], l, first_bits);
+    for (int p = 0; p < all_passes(d); p++)
+        write_pass(d, &d->pass[p], p < d->passes ? l->pass[p] : l->groups, l, first_bits);
     if (merge_blocks(l, blocks, st))
         return -1;
     shrink_bits(l, blocks);
     l->bytes = sizeof *l + groups * ((size_t)l->shape.rows * sizeof *l->query + 8) +
                tiles * (TILE * sizeof *l->key + halves * sizeof *l->block) +
-               l->blocks * sizeof *l->bits;
+               l->blocks * sizeof *l->bits + own * sizeof *l->guest;
     return 0;
 }
 
@@ -724,9 +733,10 @@ vt_columns *vt_columns_build(const vt_mask *mask, vt_columns_shape shape, int th
     bool ok = false;
     if (l) {
         *l = (vt_columns){.tokens = mask->tokens, .shape = shape, .passes = d.passes};
+        l->guests = d.sweep.guests;
         for (int p = 0; p < d.passes; p++)
             l->groups += d.pass[p].groups;
-        size_t groups = (size_t)l->groups;
+        size_t groups = (size_t)all_groups(l);
         l->query = vt_alloc(groups, (size_t)shape.rows * sizeof *l->query, "query order", st);
         l->columns = l->query ? vt_alloc(groups, sizeof *l->columns, "query groups", st) : NULL;
         l->start = l->columns ? vt_alloc(groups + 1, sizeof *l->start, "query groups", st) : NULL;
@@ -751,6 +761,7 @@ void vt_columns_free(vt_columns *l)
         vt_free(l->key);
         vt_free(l->block);
         vt_free(l->bits);
+        vt_free(l->guest);
     }
     vt_free(l);
 }

@@ -1,5 +1,6 @@
 /* The columns layout holds exactly the pairs of the row function that it was built from, each once,
- * in every shape; its bits are in the order that columns.h gives; counts agree with what is built. */
+ * in every shape; its bits are in the order that columns.h gives; counts agree with what is built.
+ * Guests and the group of what is left to them hold a prefix query's pairs once more, each once. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -125,6 +126,28 @@ static void check_queries(const vt_columns *l, int pass)
     free(times);
 }
 
+/* Every pair of the prefix queries is taken once from a tile of its key's own group, or left. */
+static void check_guests(const table_mask *t, const vt_columns *l)
+{
+    int halves = l->shape.rows / 64, prefix = t->mask.prefix;
+    size_t n = (size_t)t->mask.tokens;
+    uint8_t *got = calloc(n * n, 1);
+    assert_int_equal(l->guests, prefix <= VT_COLUMN_GUESTS && prefix < t->mask.tokens ? prefix : 0);
+    for (int g = 0; l->guests && g < l->pass[1]; g++)
+        for (int h = 0; h < halves; h++)
+            for (int i = 0; i < l->guests; i++)
+                for (uint64_t w = l->guest[g * halves + h][i]; w; w &= w - 1) {
+                    uint32_t tile = l->start[g] + (uint32_t)h;
+                    assert_true(tile < l->start[g + 1]);
+                    got[(size_t)i * n + (size_t)l->key[tile * 64 + (uint32_t)__builtin_ctzll(w)]]++;
+                }
+    if (l->guests)
+        read_group(l, l->groups, got);
+    for (size_t i = 0; i < n * n; i++)
+        assert_int_equal(got[i], (int)(i / n) < l->guests && t->on[i]);
+    free(got);
+}
+
 static void check_layout(const table_mask *t, vt_columns_shape shape)
 {
     vt_columns *l = build(t, shape);
@@ -143,6 +166,7 @@ static void check_layout(const table_mask *t, vt_columns_shape shape)
                      shape.rows, shape.axial ? " axial" : "", t->mask.grid_h, t->mask.grid_w, i / n,
                      i % n, got[i], t->on[i]);
     free(got);
+    check_guests(t, l);
     vt_columns_free(l);
 }
 
@@ -195,6 +219,19 @@ static void a_window_lists_its_block_and_halo(void **state)
     vt_mask_free(&t->mask);
 }
 
+/* The class token of a window finds all patches in their own groups' first tiles. */
+static void only_prefix_keys_are_left_of_a_window(void **state)
+{
+    (void)state;
+    for (int shape = 0; shape < VT_COLUMNS_SHAPES; shape++) {
+        table_mask *t = ruled(5, 37, 37, near_by);
+        vt_columns *l = build(t, vt_columns_shapes[shape]);
+        assert_int_equal(l->columns[l->groups], 5);
+        vt_columns_free(l);
+        vt_mask_free(&t->mask);
+    }
+}
+
 static void equal_blocks_are_stored_once(void **state)
 {
     (void)state;
@@ -245,7 +282,13 @@ static void counts_are_those_of_the_layout(void **state)
                     assert_int_equal(count[i].merged, l->groups - l->pass[1]);
                     assert_int_equal(count[i].tiles, l->start[l->groups]);
                     assert_int_equal(count[i].columns, columns);
-                    assert_true(count[i].partial >= (int64_t)l->blocks);
+                    if (l->guests)
+                        assert_int_equal(count[i].spared, (l->columns[0] + 63) / 64 -
+                                                              (l->columns[l->groups] + 63) / 64);
+                    else
+                        assert_int_equal(count[i].spared, 0);
+                    uint32_t left = l->guests ? (l->columns[l->groups] + 63) / 64 : 0;
+                    assert_true(count[i].partial + left >= (int64_t)l->blocks);
                 } else {
                     assert_true(l->shape.axial);
                 }
@@ -278,6 +321,7 @@ int main(void)
         cmocka_unit_test(every_pair_of_random_masks_is_there_once),
         cmocka_unit_test(every_pair_of_windows_and_crosses_is_there_once),
         cmocka_unit_test(a_window_lists_its_block_and_halo),
+        cmocka_unit_test(only_prefix_keys_are_left_of_a_window),
         cmocka_unit_test(equal_blocks_are_stored_once),
         cmocka_unit_test(a_cross_is_cut_into_rows_and_columns),
         cmocka_unit_test(counts_are_those_of_the_layout),
