@@ -49,6 +49,7 @@ static const struct {
     {"columns_merge128", AT(columns_merge[1])},
     {"columns_start", AT(columns_start)},
     {"columns_step", AT(columns_step)},
+    {"columns_spared", AT(columns_spared)},
 };
 enum { CONSTANTS = sizeof constants / sizeof *constants };
 _Static_assert(CONSTANTS * sizeof(double) == sizeof(vt_attn_costs), "every constant is listed");

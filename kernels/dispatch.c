@@ -39,8 +39,8 @@ static double columns_ns(const vt_attn_costs *c, int shape, const vt_attn_work *
     int wide = vt_columns_shapes[shape].rows > 64;
     double heads = (double)w->images * w->heads;
     double all = c->columns_group[wide] * (double)n->groups +
-                 c->columns_tile[wide] * (double)n->tiles +
-                 c->columns_merge[wide] * (double)n->merged;
+                 c->columns_tile[wide] * (double)(n->tiles - n->spared) +
+                 c->columns_spared * (double)n->spared + c->columns_merge[wide] * (double)n->merged;
     double longest = c->columns_start + c->columns_step * (double)n->longest;
     return (all * heads + n->passes * longest) * w->head_dim / 64;
 }

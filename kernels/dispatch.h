@@ -8,7 +8,8 @@
  *   tiles  pack N d + (tile (d + soft)) tiles + mask tiles + group T
  *   rows   widen N d + (pair (d + pair_soft)) nnz + row N
  *   columns, axial   columns_group groups + columns_tile tiles of the layout, for 64 or 128 queries,
- *          + columns_merge for groups of passes after the first, all of these times d / 64
+ *          + columns_merge for groups of passes after the first, all of these times d / 64; tiles
+ *          that are spared where prefix queries are guests count columns_spared instead
  * summed over images and heads and divided by the threads, plus `launch`. Constants of a GPU are those
  * of the whole device, whose threads count as one; there, `rows` takes at least longest row_max, because
  * one warp has the longest row, dense at least walk N, because a block passes by all keys, and columns
@@ -26,7 +27,7 @@ typedef struct vt_attn_costs { /* of one device, type, instruction set; see the 
     double reference; /* per pair and head_dim */
     double launch, longest, walk;
     double columns_group[2], columns_tile[2], columns_merge[2]; /* of 64, of 128 queries */
-    double columns_start, columns_step;
+    double columns_start, columns_step, columns_spared;
 } vt_attn_costs;
 
 typedef struct { /* one layer's head group */

@@ -359,7 +359,8 @@ static const vt_attn_costs costs[2] = {{.tile = 0.00207,
                                         .columns_tile = {3.16, 5.03},
                                         .columns_merge = {13.9, 19},
                                         .columns_start = 5700,
-                                        .columns_step = 205},
+                                        .columns_step = 205,
+                                        .columns_spared = 0.4},
                                        {.tile = 0.026,
                                         .skip = 0.026,
                                         .pair = 0.0008,
@@ -371,7 +372,8 @@ static const vt_attn_costs costs[2] = {{.tile = 0.00207,
                                         .columns_tile = {57, 60},
                                         .columns_merge = {240, 320},
                                         .columns_start = 4000,
-                                        .columns_step = 2500}};
+                                        .columns_step = 2500,
+                                        .columns_spared = 58}};
 
 const struct vt_attn_costs *vt_cuda_attention_costs(const vt_device *dev)
 {

@@ -1,12 +1,38 @@
 /* Sparse attention for compute capability 9.0: serves and launches the kernel of
  * attention_columns.cuh over a layout of columns.h. Does not cut groups into items: columns.c does.
  */
-#include "kernels/cuda/attention_columns.cuh"
+#include "kernels/cuda/attention_columns_copies.cuh"
+#include "kernels/cuda/attention_columns_rows.cuh"
 
-/* Heads that go through a pass together: so many that blocks seldom wait for each other. */
+template <typename C>
+__global__ void __launch_bounds__(C::THREADS, C::BLOCKS) columns_attend(const columns_work w)
+{
+#if VT_SM90A
+    extern __shared__ char raw[];
+    columns_shared<C> sh = {(shared_offset(raw) + 1023) & ~1023u};
+    if (threadIdx.x == 0)
+        sh.init();
+    __syncthreads();
+    after_previous();
+    let_next_start();
+    /* the same in all lanes, and known to be */
+    int group = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
+    if (group == C::GROUPS) {
+        fewer_registers<C::COPY_REGS>();
+        columns_copies<C> copies(w, sh);
+        copies.run();
+    } else {
+        more_registers<C::REGS>();
+        columns_rows<C> rows(w, sh, group);
+        rows.run();
+    }
+#endif
+}
+
+/* Heads that go through a phase together: so many that blocks seldom wait for each other. */
 static int chunk_of(const vt_cuda_columns *c, int blocks, int pairs)
 {
-    int chunk = c->passes == 1 ? pairs : 1 + 3 * blocks / c->first[1];
+    int chunk = c->passes == 1 ? pairs : 1 + 6 * blocks / c->hosting.first[1];
     return chunk < pairs ? chunk : pairs;
 }
 
@@ -23,12 +49,13 @@ static int run(const vt_cuda_attention *a, const vt_cuda_columns *c, cudaStream_
     w.out = (char *)a->out;
     w.head = a->head;
     w.c = *c;
+    w.s = c->hosting;
     w.tokens = a->tokens;
     w.heads = a->heads;
     w.group_heads = a->group_heads;
     w.pairs = a->images * a->group_heads;
     w.to_log2 = a->scale * 1.44269504f;
-    int64_t items = (int64_t)w.pairs * c->first[c->passes];
+    int64_t items = (int64_t)w.pairs * w.s.first[w.s.phases];
     if (items > INT32_MAX / 2)
         return cudaErrorInvalidValue;
     blocks *= C::BLOCKS;

@@ -88,7 +88,7 @@ template <int D> struct f32_rows {
 
 template <int D>
 __global__ void __launch_bounds__(THREADS, 2)
-    columns_f32_kernel(vt_cuda_attention a, columns_pass p)
+    columns_f32_kernel(vt_cuda_attention a, columns_phase p)
 {
     extern __shared__ __align__(128) char shared[];
     columns_place at(p);
@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(THREADS, 2)
 template <int D>
 static int run(const vt_cuda_attention *a, const vt_cuda_columns *c, cudaStream_t stream)
 {
-    return launch_passes(columns_f32_kernel<D>, THREADS, sizeof(operands<D>), a, c, stream);
+    return launch_phases(columns_f32_kernel<D>, THREADS, sizeof(operands<D>), a, c, stream);
 }
 
 extern "C" bool vt_cuda_attend_columns_f32_serves(const vt_cuda_attention *a, int capability)

@@ -138,7 +138,7 @@ __device__ __forceinline__ void finish(columns_rows<C> &rows, const head_view<ty
 
 template <typename C>
 __global__ void __launch_bounds__(C::R::THREADS, C::D > 128 || C::WARPS > 4 ? 1 : 2)
-    columns_kernel(vt_cuda_attention a, columns_pass p)
+    columns_kernel(vt_cuda_attention a, columns_phase p)
 {
     typedef typename C::R R;
     extern __shared__ __align__(512) char shared[];
@@ -167,7 +167,7 @@ __global__ void __launch_bounds__(C::R::THREADS, C::D > 128 || C::WARPS > 4 ? 1 
 template <typename C>
 static int run(const vt_cuda_attention *a, const vt_cuda_columns *c, cudaStream_t stream)
 {
-    return launch_passes(columns_kernel<C>, C::R::THREADS, C::R::BYTES, a, c, stream);
+    return launch_phases(columns_kernel<C>, C::R::THREADS, C::R::BYTES, a, c, stream);
 }
 
 template <typename T, int D>

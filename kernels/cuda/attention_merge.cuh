@@ -1,9 +1,10 @@
-/* How the items of a layout of columns.h (vt_cuda_columns) give one result, whatever computes them:
+/* How the items of a schedule (vt_cuda_schedule) give one result, whatever computes them. A phase
+ * is a launch:
  *
- *   parts   of a long group: unfinished out, top and sums go to memory, and the last part to arrive
- *           adds them up
- *   passes  over disjoint parts of a mask, one launch each: out and lse = log2 of the row's sum of
- *           weights of the passes before are read, weighted by 2^lse, and written anew
+ *   given         unfinished out, top and sums go to memory
+ *   put together  by an item of the last phase, from what was given
+ *   merged        with the passes before: out and lse = log2 of the row's sum of weights are read,
+ *                 weighted by 2^lse, and written anew
  *
  * A row's state is out = sum of weights x values, its sum of weights and `top`: weights are
  * 2^(score - top). What a thread has of which rows is told by a type Rows:
@@ -25,57 +26,36 @@
 /* One launch. */
 typedef struct {
     vt_cuda_columns c;
-    const vt_cuda_item *item; /* of this pass */
+    const vt_cuda_item *item; /* of this phase */
     unsigned items;
-    int pass;
-} columns_pass;
+} columns_phase;
 
 /* What a block works on. */
 struct columns_place {
     vt_cuda_item item;
     size_t pair; /* image and head of the group, as scratch has them */
-    int pass, passes;
     const vt_cuda_columns &c;
 
-    __device__ __forceinline__ columns_place(const columns_pass &p)
-        : item(p.item[blockIdx.x % p.items]), pair(blockIdx.x / p.items), pass(p.pass),
-          passes(p.c.passes), c(p.c)
+    __device__ __forceinline__ columns_place(const columns_phase &p)
+        : item(p.item[blockIdx.x % p.items]), pair(blockIdx.x / p.items), c(p.c)
     {
     }
 
-    /* Where part i of `row` is kept: `dim` of out, then top and the sum. */
-    __device__ __forceinline__ float *part(int i, int row, int dim) const
+    /* `dim` of out, then top and the sum. */
+    __device__ __forceinline__ float *state(int slot, int dim) const
     {
-        size_t slot = pair * c.slots + item.slot + (size_t)i * item.rows + row;
-        return c.part + slot * (dim + 2);
-    }
-
-    /* Is this the last part of its group to get here? Whoever is may read the others'. */
-    __device__ __forceinline__ bool arrive_last() const
-    {
-        __shared__ bool last;
-        __threadfence();
-        __syncthreads();
-        if (threadIdx.x == 0) {
-            uint32_t *counter = c.arrived + pair * c.chains + item.chain;
-            last = atomicAdd(counter, 1) == (uint32_t)item.parts - 1;
-            if (last)
-                *counter = 0;
-            __threadfence();
-        }
-        __syncthreads();
-        return last;
+        return c.state + (pair * c.plain.slots + slot) * (dim + 2);
     }
 };
 
 template <typename Rows>
-__device__ __forceinline__ void put_part(Rows &rows, const columns_place &at, int dim)
+__device__ __forceinline__ void give(Rows &rows, const columns_place &at, int dim)
 {
 #pragma unroll
     for (int i = 0; i < Rows::COUNT; i++) {
         if (rows.row(i) >= at.item.rows)
             continue;
-        float *to = at.part(at.item.part, rows.row(i), dim);
+        float *to = at.state(at.item.give + rows.row(i), dim);
         rows.each(i, [&](int col, float &out) {
             if (col < dim)
                 to[col] = out;
@@ -85,9 +65,9 @@ __device__ __forceinline__ void put_part(Rows &rows, const columns_place &at, in
     }
 }
 
-/* The states of all parts together. */
+/* The states that were given, together. */
 template <typename Rows>
-__device__ __forceinline__ void add_parts(Rows &rows, const columns_place &at, int dim)
+__device__ __forceinline__ void take(Rows &rows, const columns_place &at, int dim)
 {
 #pragma unroll
     for (int i = 0; i < Rows::COUNT; i++) {
@@ -95,17 +75,18 @@ __device__ __forceinline__ void add_parts(Rows &rows, const columns_place &at, i
         if (row >= at.item.rows)
             continue;
         rows.each(i, [](int, float &out) { out = 0; });
-        rows.top(i) = __ldcg(at.part(0, row, dim) + dim);
+        rows.top(i) = at.state(at.item.slot + row, dim)[dim];
         rows.sum(i) = 0;
         for (int j = 1; j < at.item.parts; j++)
-            rows.top(i) = fmaxf(rows.top(i), __ldcg(at.part(j, row, dim) + dim));
+            rows.top(i) =
+                fmaxf(rows.top(i), at.state(at.item.slot + j * at.item.rows + row, dim)[dim]);
         for (int j = 0; j < at.item.parts; j++) {
-            const float *from = at.part(j, row, dim);
-            float shrink = exp2f(__ldcg(from + dim) - rows.top(i));
-            rows.sum(i) += shrink * __ldcg(from + dim + 1);
+            const float *from = at.state(at.item.slot + j * at.item.rows + row, dim);
+            float shrink = exp2f(from[dim] - rows.top(i));
+            rows.sum(i) += shrink * from[dim + 1];
             rows.each(i, [&](int col, float &out) {
                 if (col < dim)
-                    out += shrink * __ldcg(from + col);
+                    out += shrink * from[col];
             });
         }
     }
@@ -132,7 +113,7 @@ __device__ __forceinline__ void merge_passes(Rows &rows, const columns_place &at
 #pragma unroll
     for (int i = 0; i < Rows::COUNT; i++) {
         int token = rows.token(i);
-        bool earlier = at.pass > 0 && token >= 0;
+        bool earlier = at.item.pass > 0 && token >= 0;
         float *at_lse = at.c.lse + at.pair * tokens + max(token, 0);
         float lse = earlier ? *at_lse : -INFINITY;
         float2 weight = merge_weights(rows.top(i), rows.sum(i), &lse);
@@ -148,18 +129,18 @@ __device__ __forceinline__ void merge_passes(Rows &rows, const columns_place &at
     }
 }
 
-/* `out` becomes results. False: another block has those of this group. */
+/* `out` becomes results. False: it was given. */
 template <typename Rows, typename T>
 __device__ __forceinline__ bool put_together(Rows &rows, const columns_place &at, const T *results,
                                              int pitch, int tokens, int dim)
 {
-    if (at.item.parts > 1) {
-        put_part(rows, at, dim);
-        if (!at.arrive_last())
-            return false;
-        add_parts(rows, at, dim);
+    if (at.item.give >= 0) {
+        give(rows, at, dim);
+        return false;
     }
-    if (at.passes > 1) {
+    if (at.item.parts > 0)
+        take(rows, at, dim);
+    if (at.c.passes > 1) {
         merge_passes(rows, at, results, pitch, tokens, dim);
         return true;
     }
@@ -171,17 +152,18 @@ __device__ __forceinline__ bool put_together(Rows &rows, const columns_place &at
     return true;
 }
 
-/* Launches `kernel` for each pass. */
-static int launch_passes(void (*kernel)(vt_cuda_attention, columns_pass), int threads,
+/* Launches `kernel` for each phase. */
+static int launch_phases(void (*kernel)(vt_cuda_attention, columns_phase), int threads,
                          size_t shared, const vt_cuda_attention *a, const vt_cuda_columns *c,
                          cudaStream_t stream)
 {
+    const vt_cuda_schedule *s = &c->plain;
     unsigned pairs = (unsigned)a->images * (unsigned)a->group_heads;
     int failed = allow_shared(kernel, shared);
-    columns_pass p = {*c, NULL, 0, 0};
-    for (; p.pass < c->passes && !failed; p.pass++) {
-        p.item = c->item + c->first[p.pass];
-        p.items = (unsigned)(c->first[p.pass + 1] - c->first[p.pass]);
+    columns_phase p = {*c, NULL, 0};
+    for (int i = 0; i < s->phases && !failed; i++) {
+        p.item = s->item + s->first[i];
+        p.items = (unsigned)(s->first[i + 1] - s->first[i]);
         if (p.items)
             failed = launch(kernel, p.items * pairs, threads, shared, stream, *a, p);
     }

@@ -160,32 +160,46 @@ bool vt_cuda_attend_panels_serves(const vt_cuda_attention *a, const vt_cuda_rows
 bool vt_cuda_attend_panels_better(const vt_cuda_attention *a, const vt_cuda_rows *r);
 int vt_cuda_attend_panels(const vt_cuda_attention *a, const vt_cuda_rows *r, cudaStream_t stream);
 
-/* Some tiles of a group: what a block works on. A long group's tiles are shared out over several
- * items, whose results the last of them to end puts together. */
+/* What a block works on: some tiles of a group. A long group's tiles are shared out over several
+ * items, each of which leaves the state of its softmax; an item without tiles in the last phase
+ * puts them together. A state is a row's head_dim of out = sum of weights x values, then the
+ * reference of its weights and their sum. */
 typedef struct {
     int group, first, tiles; /* tiles first .. first + tiles - 1 of the layout */
-    int narrow;      /* real keys of the last of them: 1 .. 64; 0 where there are no tiles */
-    int rows;        /* queries of the group, up to the last real one */
-    int part, parts; /* which of how many that share the group */
-    int slot, chain; /* parts > 1: results of part i are from slot + i * rows on; counter */
+    int narrow;              /* real keys of the last of them: 1 .. 64; 0 where there are no tiles */
+    int rows;                /* queries of the group, up to the last real one */
+    int pass;                /* not the first: results of earlier ones are to be merged with */
+    int give;                /* states go to this slot and those after it; -1: results go to out */
+    int slot, parts;         /* parts > 0: puts together the states of row r that are in the slots
+                                slot + i * rows + r, i from 0 to parts - 1 */
+    int guests;              /* the state of guest i from the item's tile h (h < rows of the shape /
+                                64, h < tiles) goes to slot guests + h * guests of the layout + i;
+                                -1: no guests */
 } vt_cuda_item;
+
+/* Items in the order of their phases: a pass each, and a last one of items without tiles. What is
+ * read in a phase was written in earlier ones. */
+enum { VT_CUDA_PHASES = VT_COLUMN_PASSES + 1 };
+typedef struct {
+    const vt_cuda_item *item; /* of phase p: first[p] .. first[p + 1] - 1, longest first */
+    int phases;               /* the last of which is not empty */
+    int first[VT_CUDA_PHASES + 1];
+    int slots; /* states, for one head of one image */
+} vt_cuda_schedule;
 
 /* A layout of columns.h on the device. */
 typedef struct {
-    int rows, passes;             /* of the shape */
-    const int32_t *query, *key;   /* as in vt_columns */
+    int rows, passes, guests;     /* as in vt_columns and its shape */
+    const int32_t *query, *key;
     const uint32_t *block, *bits; /* bits[128 i + t]: word t of block i */
-    const vt_cuda_item *item;     /* those of pass p: first[p] .. first[p + 1] - 1, longest first */
-    int first[VT_COLUMN_PASSES + 1]; /* on the host */
-    int groups[VT_COLUMN_PASSES];    /* of each pass */
-    int slots, chains;               /* rows of parts, and counters, for one head of one image */
+    const uint64_t *guest;        /* guest[8 i + j]: word j of guest[i] */
+    vt_cuda_schedule plain, hosting; /* with prefix queries in groups, and as guests */
     /* Scratch for all heads of the group and all images: */
-    float *lse;  /* passes > 1: [images, group_heads, tokens] log2 of the sums of weights */
-    float *part; /* slots > 0: [images, group_heads, slots, head_dim + 2] */
+    float *lse;   /* passes > 1: [images, group_heads, tokens] log2 of the sums of weights */
+    float *state; /* slots > 0: [images, group_heads, slots, head_dim + 2] */
     /* Counters: zeros, and zeros afterwards: */
     uint32_t *schedule; /* [2] */
-    uint32_t *arrived;  /* [images, group_heads, chains] */
-    uint32_t *done;     /* passes > 1: [images, group_heads, passes] */
+    uint32_t *done;     /* phases > 1: [images, group_heads, phases] */
 } vt_cuda_columns;
 
 /* The keys that groups of queries list, gathered. 16-bit types, head_dim 64, compute capability

@@ -37,7 +37,8 @@ static const vt_attn_costs gpu = {.tile = 0.002,
                                   .columns_tile = {3.6, 4.7},
                                   .columns_merge = {16, 30},
                                   .columns_start = 4000,
-                                  .columns_step = 400};
+                                  .columns_step = 400,
+                                  .columns_spared = 0.5};
 
 static vt_attn_work work_of(int tokens, int head_dim, int images, double density, bool masked)
 {

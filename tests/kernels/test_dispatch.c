@@ -143,7 +143,8 @@ static vt_attn_choice choose_columns(vt_attn_wish wish, vt_attn_work w)
                                .columns_tile = {100, 150},
                                .columns_merge = {200, 300},
                                .columns_start = 7000,
-                               .columns_step = 500};
+                               .columns_step = 500,
+                               .columns_spared = 40};
     vt_attn_choice c;
     vt_status st = {0};
     w.serves[VT_ATTN_TILES] = w.serves[VT_ATTN_ROWS] = false;
@@ -153,18 +154,20 @@ static vt_attn_choice choose_columns(vt_attn_wish wish, vt_attn_work w)
     return c;
 }
 
-static void columns_cost_groups_tiles_passes_and_the_longest_group(void **state)
+static void columns_cost_groups_tiles_guests_passes_and_the_longest_group(void **state)
 {
     (void)state;
     vt_attn_work w = work(100, 0);
     w.heads = 10;
     w.head_dim = 64;
-    w.columns[0] = (vt_columns_count){.groups = 2, .tiles = 30, .longest = 3, .passes = 1};
+    w.columns[0] =
+        (vt_columns_count){.groups = 2, .tiles = 30, .spared = 10, .longest = 3, .passes = 1};
     w.columns[1] = (vt_columns_count){.groups = 1, .tiles = 10, .longest = 4, .passes = 1};
     w.columns[2] =
         (vt_columns_count){.groups = 4, .tiles = 5, .merged = 3, .longest = 1, .passes = 2};
     vt_attn_choice c = choose_columns(automatic, w);
-    assert_true(fabs(c.ms[VT_ATTN_COLUMNS64] - 1e-6 * (5000 + 10 * (2000 + 3000) + 8500)) < 1e-12);
+    assert_true(fabs(c.ms[VT_ATTN_COLUMNS64] - 1e-6 * (5000 + 10 * (2000 + 2000 + 400) + 8500)) <
+                1e-12);
     assert_true(fabs(c.ms[VT_ATTN_COLUMNS128] - 1e-6 * (5000 + 10 * (1500 + 1500) + 9000)) < 1e-12);
     assert_true(fabs(c.ms[VT_ATTN_AXIAL64] - 1e-6 * (5000 + 10 * (4000 + 500 + 600) + 2 * 7500)) <
                 1e-12);
@@ -229,7 +232,7 @@ static void the_longest_row_bounds_rows_from_below(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(columns_cost_groups_tiles_passes_and_the_longest_group),
+        cmocka_unit_test(columns_cost_groups_tiles_guests_passes_and_the_longest_group),
         cmocka_unit_test(a_kernel_that_cannot_serve_is_never_taken),
         cmocka_unit_test(dense_under_a_mask_visits_all_or_skips_what_is_empty),
         cmocka_unit_test(the_longest_row_bounds_rows_from_below),
