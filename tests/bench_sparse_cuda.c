@@ -1,5 +1,6 @@
-/* Measures the CUDA attention kernels for sparse masks, on uniformly random masks and on disks of
- * the patch grid (one prefix token that all see and that sees all). Not a test.
+/* Measures the CUDA attention kernels for sparse masks, on uniformly random masks, and on disks and
+ * crosses (own row and column) of the patch grid, with one prefix token that all see and that sees
+ * all. Not a test.
  *
  *   build/tests/bench_sparse_cuda [f32 | f16 [images tokens heads head_dim]]
  *
@@ -18,34 +19,39 @@ enum { REPLAYS = 11, CALLS = 3 };
 /* What a kernel reads. */
 typedef struct {
     vt_cuda_rows rows;
-    vt_cuda_columns columns[2]; /* 64 and 128 queries */
-    void *block[3], *scratch[2], *arrived[2];
+    vt_cuda_columns columns[VT_COLUMNS_SHAPES];
+    void *rows_block, *block[VT_COLUMNS_SHAPES]; /* NULL: not of this mask */
+    void *scratch[VT_COLUMNS_SHAPES], *counters[VT_COLUMNS_SHAPES];
 } layouts;
 
 typedef struct {
     const char *name;
-    int rows; /* of a columns layout; 0: a list of rows */
+    int shape; /* of a columns layout */
     int (*list)(const vt_cuda_attention *a, const vt_cuda_rows *r, cudaStream_t stream);
     int (*columns)(const vt_cuda_attention *a, const vt_cuda_columns *c, cudaStream_t stream);
     bool (*serves)(const vt_cuda_attention *a, int capability);
 } kernel;
 
+#define COLUMNS(by, name64, name128, axial64, axial128)                                            \
+    {name64, 0, NULL, by, by##_serves}, {name128, 1, NULL, by, by##_serves},                       \
+        {axial64, 2, NULL, by, by##_serves},                                                       \
+    {                                                                                              \
+        axial128, 3, NULL, by, by##_serves                                                         \
+    }
+
 static const kernel kernels[] = {
     {"gathered", 0, vt_cuda_attend_gathered, NULL, NULL},
     {"panels", 0, vt_cuda_attend_panels, NULL, NULL},
-    {"columns64", 64, NULL, vt_cuda_attend_columns, vt_cuda_attend_columns_serves},
-    {"128", 128, NULL, vt_cuda_attend_columns, vt_cuda_attend_columns_serves},
-    {"by mma 64", 64, NULL, vt_cuda_attend_columns_mma, vt_cuda_attend_columns_mma_serves},
-    {"128", 128, NULL, vt_cuda_attend_columns_mma, vt_cuda_attend_columns_mma_serves},
-    {"in fp32 64", 64, NULL, vt_cuda_attend_columns_f32, vt_cuda_attend_columns_f32_serves},
-    {"128", 128, NULL, vt_cuda_attend_columns_f32, vt_cuda_attend_columns_f32_serves},
+    COLUMNS(vt_cuda_attend_columns, "columns64", "128", "axial64", "128"),
+    COLUMNS(vt_cuda_attend_columns_mma, "by mma 64", "128", "axial64", "128"),
+    COLUMNS(vt_cuda_attend_columns_f32, "in fp32 64", "128", "axial64", "128"),
 };
 
 typedef struct {
     vt_dtype type;
     int images, tokens, heads, head_dim;
-    double random; /* density; 0: a disk */
-    double radius;
+    double random; /* density; 0: a disk, or a cross */
+    double radius; /* 0: a cross */
 } problem;
 
 static void check(int error, const char *what)
@@ -92,7 +98,8 @@ static table_mask *make_mask(const problem *p)
             int a = q - prefix, b = k - prefix;
             double dy = a / side - b / side, dx = a % side - b % side;
             t->on[(size_t)q * (size_t)p->tokens + (size_t)k] =
-                a < 0 || b < 0 || dx * dx + dy * dy < p->radius * p->radius;
+                a < 0 || b < 0 || (p->radius == 0 && dx * dy == 0) ||
+                dx * dx + dy * dy < p->radius * p->radius;
         }
     return t;
 }
@@ -107,33 +114,33 @@ static void load_columns(layouts *l, vt_device *dev, const vt_mask *mask, int sh
     check(l->block[shape] ? 0 : cudaErrorMemoryAllocation, st.text);
     vt_cuda_columns_scratch(c, a, &bytes, &counters);
     check(cudaMalloc(&l->scratch[shape], bytes + 16), "memory");
-    check(cudaMalloc(&l->arrived[shape], counters * 4 + 16), "memory");
-    check(cudaMemset(l->arrived[shape], 0, counters * 4 + 16), "memory");
-    vt_cuda_columns_place(&l->columns[shape], a, l->scratch[shape], l->arrived[shape]);
+    check(cudaMalloc(&l->counters[shape], counters * 4 + 16), "memory");
+    check(cudaMemset(l->counters[shape], 0, counters * 4 + 16), "memory");
+    vt_cuda_columns_place(&l->columns[shape], a, l->scratch[shape], l->counters[shape]);
     vt_columns_free(c);
 }
 
-static layouts load(vt_device *dev, const vt_mask *mask, const vt_cuda_attention *a)
+static layouts load(vt_device *dev, const vt_mask *mask, bool cross, const vt_cuda_attention *a)
 {
     vt_status st = {VT_OK, ""};
-    layouts l;
+    layouts l = {.rows_block = NULL};
     size_t bytes;
     vt_csr *csr = vt_csr_build(mask, 4, &st);
-    l.block[2] = csr ? vt_cuda_rows_load(dev, csr, &l.rows, &bytes, &st) : NULL;
-    check(l.block[2] ? 0 : cudaErrorMemoryAllocation, st.text);
+    l.rows_block = csr ? vt_cuda_rows_load(dev, csr, &l.rows, &bytes, &st) : NULL;
+    check(l.rows_block ? 0 : cudaErrorMemoryAllocation, st.text);
     vt_csr_free(csr);
-    for (int shape = 0; shape < 2; shape++)
+    for (int shape = 0; shape < (cross ? VT_COLUMNS_SHAPES : 2); shape++)
         load_columns(&l, dev, mask, shape, a);
     return l;
 }
 
 static void unload(layouts *l, vt_device *dev)
 {
-    for (int i = 0; i < 3; i++)
+    vt_cuda_release(dev, l->rows_block);
+    for (int i = 0; i < VT_COLUMNS_SHAPES && l->block[i]; i++) {
         vt_cuda_release(dev, l->block[i]);
-    for (int i = 0; i < 2; i++) {
         cudaFree(l->scratch[i]);
-        cudaFree(l->arrived[i]);
+        cudaFree(l->counters[i]);
     }
 }
 
@@ -151,15 +158,14 @@ static bool serves(const kernel *k, const vt_cuda_attention *a, const layouts *l
     cudaGetDevice(&device);
     cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
     cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
-    if (k->serves)
-        return k->serves(a, 10 * major + minor);
+    if (k->columns)
+        return l->block[k->shape] && k->serves(a, 10 * major + minor);
     return k->list != vt_cuda_attend_panels || vt_cuda_attend_panels_serves(a, &l->rows);
 }
 
 static int run(const kernel *k, const vt_cuda_attention *a, const layouts *l, cudaStream_t stream)
 {
-    return k->list ? k->list(a, &l->rows, stream)
-                   : k->columns(a, &l->columns[k->rows == 128], stream);
+    return k->list ? k->list(a, &l->rows, stream) : k->columns(a, &l->columns[k->shape], stream);
 }
 
 static double microseconds(const kernel *k, const vt_cuda_attention *a, const layouts *l)
@@ -205,13 +211,15 @@ static void measure(vt_device *dev, const problem *p)
                            .scale = 1 / sqrtf((float)p->head_dim),
                            .group_heads = p->heads};
     table_mask *mask = make_mask(p);
-    layouts l = load(dev, &mask->mask, &a);
+    layouts l = load(dev, &mask->mask, p->random == 0 && p->radius == 0, &a);
     void *qkv = random_elements(3 * elements, p->type);
     a.qkv = qkv;
     check(cudaMalloc(&a.out, elements * vt_dtype_bytes(p->type)), "memory");
     printf("%4d x %2d x %5d x %4d %-6s %6.2f %% %7.1f", p->images, p->heads, p->tokens, p->head_dim,
-           p->random > 0 ? "random" : "disk", 100.0 * l.rows.pairs / p->tokens / p->tokens,
-           (double)l.rows.pairs / p->tokens);
+           p->random > 0   ? "random"
+           : p->radius > 0 ? "disk"
+                           : "cross",
+           100.0 * l.rows.pairs / p->tokens / p->tokens, (double)l.rows.pairs / p->tokens);
     for (size_t k = 0; k < sizeof kernels / sizeof *kernels; k++)
         if (serves(&kernels[k], &a, &l))
             printf(" %10.1f", microseconds(&kernels[k], &a, &l));
@@ -235,7 +243,7 @@ static void print_header(void)
 
 int main(int argc, char **argv)
 {
-    static const double density[] = {0.003, 0.01, 0.03, 0.1}, radius[] = {2.5, 4.5, 8.5};
+    static const double density[] = {0.003, 0.01, 0.03, 0.1}, radius[] = {2.5, 4.5, 8.5, 0};
     static const int tokens[] = {197, 577, 1025, 4097}, images[] = {32, 8, 8, 1};
     int devices = 0;
     if (cudaGetDeviceCount(&devices) != cudaSuccess || !devices) {
@@ -262,7 +270,7 @@ int main(int argc, char **argv)
             p.random = density[i];
             measure(dev, &p);
         }
-        for (int i = 0; i < 3; i++) {
+        for (int i = 0; i < 4; i++) {
             p.random = 0, p.radius = radius[i];
             measure(dev, &p);
         }
