@@ -2,7 +2,7 @@
  * user's rule and the device's measured constants. Touches no memory, no device, no clock.
  *
  * The cost of a kernel on one (image, head), in nanoseconds of one thread:
- *   dense  pack N d + tile (d + soft) T^2      T = ceil(N / 16)
+ *   dense  pack N d + tile (d + soft) T^2      T = ceil(N / 16); pack: what a query costs by itself
  *          under a mask, the less of  ... + mask T^2  and, where skip > 0, skip in place of tile for
  *          the share of T^2 that is in 64 x 64 tiles with a pair: a kernel that skips the others
  *   tiles  pack N d + (tile (d + soft)) tiles + mask tiles + group T

@@ -344,22 +344,23 @@ static int tune_dense(vt_stream *s, const vt_cuda_attention *a, vt_status *st)
 /* ---- the operation ---- */
 
 /* Nanoseconds of a whole H100, heads of 64. 16-bit types: as build/tests/bench_costs_fit fitted them
- * to tests/bench_attn.py's grid in fp16 (92 cells of 577, 1025 and 4097 tokens). fp32: from
+ * to tests/bench_attn.py's grid in fp16 (114 cells of 197 to 4097 tokens). fp32: from
  * tests/bench_sparse_cuda.c. */
-static const vt_attn_costs costs[2] = {{.tile = 0.00207,
-                                        .mask = 0.0343,
-                                        .skip = 0.00566,
-                                        .pair = 0.00074,
-                                        .row = 0.81,
+static const vt_attn_costs costs[2] = {{.pack = 0.0024,
+                                        .tile = 0.00198,
+                                        .mask = 0.0309,
+                                        .skip = 0.0057,
+                                        .pair = 0.0007,
+                                        .row = 0.87,
                                         .reference = 0.00038,
-                                        .launch = 3400,
+                                        .launch = 2400,
                                         .longest = 12,
-                                        .walk = 16,
-                                        .columns_group = {5.15, 6.8},
-                                        .columns_tile = {3.16, 5.03},
-                                        .columns_merge = {13.9, 19},
-                                        .columns_start = 5700,
-                                        .columns_step = 205,
+                                        .walk = 17.4,
+                                        .columns_group = {3.58, 4.69},
+                                        .columns_tile = {3.29, 5.16},
+                                        .columns_merge = {14.2, 22.3},
+                                        .columns_start = 6570,
+                                        .columns_step = 183,
                                         .columns_spared = 0.4},
                                        {.tile = 0.026,
                                         .skip = 0.026,
