@@ -312,7 +312,7 @@ template <typename C> struct columns_copies {
             if (i < tiles)
                 send_tile(list, 3 * before + column);
             if (i == 0)
-                next = place(gridDim.x + shared_number(taken, turn));
+                next = place(shared_number(taken, turn));
             list = then;
         } while (++i < tiles);
         read_lists(next);
@@ -324,7 +324,8 @@ template <typename C> struct columns_copies {
 
     __device__ __forceinline__ void run()
     {
-        item it = place(blockIdx.x);
+        /* Not the block's own number: who waits for an item must know that it has been taken. */
+        item it = place(shared_number(take(), 1));
         read_lists(it);
         while (it.pair_phase >= 0)
             it = send(it);
