@@ -343,25 +343,25 @@ static int tune_dense(vt_stream *s, const vt_cuda_attention *a, vt_status *st)
 
 /* ---- the operation ---- */
 
-/* Nanoseconds of a whole H100, heads of 64. 16-bit types: as build/tests/bench_costs_fit fitted them
- * to tests/bench_attn.py's grid in fp16 (114 cells of 197 to 4097 tokens). fp32: from
- * tests/bench_sparse_cuda.c. */
-static const vt_attn_costs costs[2] = {{.pack = 0.0024,
-                                        .tile = 0.00198,
-                                        .mask = 0.0309,
-                                        .skip = 0.0057,
-                                        .pair = 0.0007,
-                                        .row = 0.87,
+/* Nanoseconds of a whole H100, heads of 64. 16-bit types: as build/tests/bench_costs_fit made them
+ * of tests/bench_attn.py's grid in fp16 (124 cells of 197 to 4097 tokens, and four masks of 16385).
+ * fp32: from tests/bench_sparse_cuda.c. */
+static const vt_attn_costs costs[2] = {{.pack = 0.00164,
+                                        .tile = 0.001886,
+                                        .mask = 0.03115,
+                                        .skip = 0.005946,
+                                        .pair = 0.000661,
+                                        .row = 0.8,
                                         .reference = 0.00038,
-                                        .launch = 2400,
-                                        .longest = 12,
-                                        .walk = 17.4,
-                                        .columns_group = {3.58, 4.69},
-                                        .columns_tile = {3.29, 5.16},
-                                        .columns_merge = {14.2, 22.3},
-                                        .columns_start = 6570,
-                                        .columns_step = 183,
-                                        .columns_spared = 0.4},
+                                        .launch = 3457,
+                                        .longest = 11.78,
+                                        .walk = 17.63,
+                                        .columns_group = {6.389, 10.63},
+                                        .columns_tile = {2.893, 4.495},
+                                        .columns_merge = {3.877, 0.4306},
+                                        .columns_start = 5792,
+                                        .columns_step = 729.4,
+                                        .columns_spared = 0.4719},
                                        {.tile = 0.026,
                                         .skip = 0.026,
                                         .pair = 0.0008,
