@@ -189,6 +189,7 @@ struct vt_device {
     int wave_rows; /* rows of a product that keep every part of the device busy to the end, whatever its
                       columns; 0: any number does */
     int threads; /* CPU threads that operations may use */
+    int lanes;   /* slices that may go through the model side by side; 0, 1: one after the other */
 };
 
 typedef struct vt_profile_entry {
@@ -208,8 +209,10 @@ struct vt_stream {
     bool dry;       /* preparing only adds up the memory that it would take, in stream_bytes */
     int images;     /* of the forward in progress; within vit_forward, of the slice in progress */
     int first;      /* the slice's first image */
-    double clock;   /* of vt_clock_start */
-    int layer;      /* the block in progress, -1 outside */
+    vt_stream *
+        *lane;    /* [dev->lanes] streams of one thread each, for slices side by side; or NULL */
+    double clock; /* of vt_clock_start */
+    int layer;    /* the block in progress, -1 outside */
     bool profiling;
     vt_profile_entry *profile; /* entries in order of first appearance */
     int profile_count, profile_room;

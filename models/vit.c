@@ -10,6 +10,8 @@
  */
 #include "models/vit.h"
 
+#include <omp.h>
+
 static vt_mat mat(void *p, vt_dtype type, size_t rows, int cols)
 {
     return (vt_mat){p, type, rows, cols};
@@ -317,11 +319,130 @@ static void forward_slice(vt_stream *s, const vit_model *m, const vit_acts *a,
     classify(s, m, a, x);
 }
 
+/* ---- slices ---- */
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* In how many lanes a slice of `slice` images goes. */
+static int lanes_of(const vit_model *m, int slice)
+{
+    return m->dev->lanes > 1 && slice >= m->dev->lanes ? m->dev->lanes : 1;
+}
+
+int vit_slice(const vit_model *m, int images)
+{
+    if (!m->dev->slice_tokens)
+        return images;
+    int lanes = lanes_of(m, images), most = images / lanes;
+    int each = m->dev->slice_tokens / lanes / m->tokens;
+    return lanes * (each < 1 ? 1 : each < most ? each : most);
+}
+
+static size_t narrow_bytes(const vit_model *m, int images)
+{
+    size_t rows = (size_t)images * (size_t)m->tokens;
+    return rows * larger((size_t)m->cfg.width, (size_t)m->attn_width) *
+           vt_dtype_bytes(m->dev->dtype);
+}
+
+static size_t wide_bytes(const vit_model *m, int images)
+{
+    const vit_config *c = &m->cfg;
+    size_t type = vt_dtype_bytes(m->dev->dtype), stream = vt_dtype_bytes(m->dev->residual);
+    size_t b = (size_t)images, rows = b * (size_t)m->tokens;
+    size_t patches = b * (size_t)(m->grid_h * m->grid_w);
+    size_t patch = (size_t)c->channels * (size_t)c->patch_h * (size_t)c->patch_w;
+    size_t mlp = mlp_rows(m, rows) * (size_t)m->mlp_columns * type + (c->gated_mlp ? 256 : 0);
+    size_t embed = aligned(patches * (size_t)c->width * stream) + patches * patch * type;
+    size_t qkv = rows * 3 * (size_t)m->attn_width * type, pool = b * (size_t)c->pool_hidden * type;
+    return larger(larger(embed, mlp), larger(qkv, pool));
+}
+
+static size_t operand_bytes(const vit_model *m, int images)
+{
+    size_t columns = larger((size_t)m->cfg.width, (size_t)m->attn_width);
+    return (size_t)images * columns * vt_dtype_bytes(m->dev->dtype);
+}
+
+static size_t last_bytes(const vit_model *m, int images)
+{
+    return (size_t)images * (size_t)m->cfg.width * vt_dtype_bytes(m->dev->residual);
+}
+
+static size_t moments_bytes(const vit_model *m, int images)
+{
+    size_t rows = (size_t)images * (size_t)m->tokens, most = m->dev->fold_rows;
+    size_t row = 2 * (size_t)(m->cfg.width / VT_MOMENTS) * sizeof(float);
+    return m->folds_norm ? (rows < most ? rows : most) * row : 0;
+}
+
+/* What serves a slice together, and its lanes side by side. */
+static size_t slice_bytes(const vit_model *m, int slice,
+                          size_t (*bytes)(const vit_model *m, int images))
+{
+    int lanes = lanes_of(m, slice);
+    return larger(bytes(m, slice), (size_t)lanes * aligned(bytes(m, slice / lanes)));
+}
+
+/* The buffers of lane i. */
+static vit_acts lane_acts(const vit_model *m, const vit_acts *a, int lanes, int i)
+{
+    vit_acts lane = *a;
+    size_t n = (size_t)i;
+    lane.slice = a->slice / lanes;
+    lane.narrow = behind(a->narrow, n * aligned(narrow_bytes(m, lane.slice)));
+    lane.wide = behind(a->wide, n * aligned(wide_bytes(m, lane.slice)));
+    lane.operand = behind(a->operand, n * aligned(operand_bytes(m, lane.slice)));
+    lane.last = behind(a->last, n * aligned(last_bytes(m, lane.slice)));
+    lane.moments = behind(a->moments, n * aligned(moments_bytes(m, lane.slice)));
+    return lane;
+}
+
+/* Part `part` of the first `images` images, on lane i. */
+static void forward_part(vt_stream *s, const vit_model *m, const vit_acts *a,
+                         const vt_attn_plan *const *plan, int lanes, int i, int part)
+{
+    vit_acts own = lane_acts(m, a, lanes, i);
+    vt_stream *lane = s->lane[i];
+    lane->preparing = s->preparing;
+    lane->dry = s->dry;
+    lane->images = own.slice;
+    lane->first = part * own.slice;
+    forward_slice(lane, m, &own, plan);
+}
+
+/* `parts` parts, each thread on a lane: none waits for another before the end. */
+static void forward_lanes(vt_stream *s, const vit_model *m, const vit_acts *a,
+                          const vt_attn_plan *const *plan, int lanes, int parts)
+{
+    for (int i = 0; i < lanes; i++)
+        s->lane[i]->error.code = VT_OK;
+    if (s->preparing)
+        for (int i = 0; i < lanes; i++)
+            forward_part(s, m, a, plan, lanes, i, i);
+    else
+#pragma omp parallel for schedule(dynamic) num_threads(lanes)
+        for (int part = 0; part < parts; part++)
+            forward_part(s, m, a, plan, lanes, omp_get_thread_num(), part);
+    for (int i = 0; i < lanes; i++)
+        if (s->error.code == VT_OK && s->lane[i]->error.code != VT_OK)
+            s->error = s->lane[i]->error;
+}
+
+/* Whole slices by lanes, what is left together. All are prepared to go together, too, for the times
+ * when somebody looks on. */
 void vit_forward(vt_stream *s, const vit_model *m, const vit_acts *a,
                  const vt_attn_plan *const *plan)
 {
-    int images = s->images;
-    for (s->first = 0; s->first < images; s->first += a->slice) {
+    int images = s->images, lanes = s->lane ? lanes_of(m, a->slice) : 1, slices = images / a->slice;
+    bool apart = lanes > 1 && slices > 0 && (s->preparing || !(s->profiling || s->observe));
+    if (apart)
+        forward_lanes(s, m, a, plan, lanes, slices * lanes);
+    for (s->first = apart && !s->preparing ? slices * a->slice : 0; s->first < images;
+         s->first += a->slice) {
         s->images = images - s->first < a->slice ? images - s->first : a->slice;
         forward_slice(s, m, a, plan);
     }
@@ -338,45 +459,25 @@ typedef struct {
 
 enum { BUFFERS = 11 };
 
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
-int vit_slice(const vit_model *m, int images)
-{
-    int slice = m->dev->slice_tokens ? m->dev->slice_tokens / m->tokens : images;
-    return slice < 1 ? 1 : slice < images ? slice : images;
-}
-
 /* The one table of activation memory, with room for the blocks of a->want: vit_acts_bytes adds it
  * up, vit_acts_alloc takes it. */
 static void buffers(buffer out[BUFFERS], vit_acts *a, const vit_model *m, int images)
 {
     const vit_config *c = &m->cfg;
-    size_t type = vt_dtype_bytes(m->dev->dtype), stream = vt_dtype_bytes(m->dev->residual);
-    size_t width = (size_t)c->width;
-    size_t b = (size_t)images, slice = (size_t)vit_slice(m, images);
-    size_t rows = slice * (size_t)m->tokens, patches = slice * (size_t)(m->grid_h * m->grid_w);
-    size_t patch = (size_t)c->channels * (size_t)c->patch_h * (size_t)c->patch_w;
-    size_t attn = (size_t)m->attn_width, pool = (size_t)c->pool_hidden;
-    size_t mlp = mlp_rows(m, rows) * (size_t)m->mlp_columns * type + (c->gated_mlp ? 256 : 0);
-    size_t wide = larger(aligned(patches * width * stream) + patches * patch * type,
-                         larger(larger(rows * 3 * attn, slice * pool) * type, mlp));
-    size_t folded = rows < m->dev->fold_rows ? rows : m->dev->fold_rows;
+    size_t stream = vt_dtype_bytes(m->dev->residual), width = (size_t)c->width, b = (size_t)images;
+    int slice = vit_slice(m, images);
     const buffer table[BUFFERS] = {
         {b * (size_t)c->channels * (size_t)c->img_h * (size_t)c->img_w *
              vt_dtype_bytes(m->dev->input),
          &a->input},
         {b * (size_t)m->tokens * width * stream, &a->x},
-        {rows * larger(width, attn) * type, &a->narrow},
-        {wide, &a->wide},
+        {slice_bytes(m, slice, narrow_bytes), &a->narrow},
+        {slice_bytes(m, slice, wide_bytes), &a->wide},
         {b * width * 4, (void **)&a->pooled},
         {m->head_dist ? b * width * 4 : 0, (void **)&a->pooled2},
-        {slice * larger(width, attn) * type, &a->operand},
-        {slice * width * stream, &a->last},
-        {m->folds_norm ? folded * 2 * (width / VT_MOMENTS) * sizeof(float) : 0,
-         (void **)&a->moments},
+        {slice_bytes(m, slice, operand_bytes), &a->operand},
+        {slice_bytes(m, slice, last_bytes), &a->last},
+        {slice_bytes(m, slice, moments_bytes), (void **)&a->moments},
         {b * (size_t)m->outputs * 4, (void **)&a->logits},
         {(size_t)a->want.count * b * (size_t)m->tokens * width * stream, &a->kept},
     };

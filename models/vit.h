@@ -116,9 +116,10 @@ typedef struct {
 } vit_intermediates;
 
 /* Buffers of one stream, for up to `images` images, of which `slice` (S) go through the model at a
- * time: as many as the device's cache likes (vt_device.slice_tokens). Buffers whose lives do not
- * overlap share memory: `wide` is cols and embed, then qkv, then hid, in turn; `narrow` is xn, then
- * att. */
+ * time, as many as the device's cache likes (vt_device.slice_tokens): together, or, where the device
+ * has lanes, a part in each, whose part of every buffer for a slice begins where the part before
+ * ends. Buffers whose lives do not overlap share memory: `wide` is cols and embed, then qkv, then
+ * hid, in turn; `narrow` is xn, then att. */
 typedef struct {
     int images, slice;
     void *input;  /* [B, C, H, W] in the device's input type */
@@ -138,7 +139,8 @@ typedef struct {
     size_t bytes;
 } vit_acts;
 
-/* How many of `images` images go through the model at a time. */
+/* How many of `images` images go through the model at a time: at least as many as the device has
+ * lanes, where there are so many, and then a multiple of it. */
 int vit_slice(const vit_model *m, int images);
 
 /* Bytes that vit_acts_alloc takes, without taking them. */
@@ -148,7 +150,8 @@ int vit_acts_alloc(vit_acts *a, const vit_model *m, int images, vit_intermediate
                    vt_status *st);
 void vit_acts_free(vit_acts *a, vt_device *dev);
 
-/* One forward pass of s->images images from a->input, slice by slice: a->logits, a->pooled
+/* One forward pass of s->images images from a->input, slice by slice, or lane beside lane where
+ * nobody looks on: a->logits, a->pooled
  * (features), a->x (all tokens after the final norm) and a->kept hold the results. plan: [layers].
  * Errors are sticky in s. */
 void vit_forward(vt_stream *s, const vit_model *m, const vit_acts *a,

@@ -193,7 +193,7 @@ static void attend(const cpu_stream *s, const job *j, int images)
     for (int i = 0; i < heads * parts; i++) {
         int image = i / parts / g->heads, part = i % parts;
         vt_attn_item item = item_of(j, image, g->head[i / parts % g->heads]);
-        item.scratch = (float *)(s->scratch + (size_t)omp_get_thread_num() * per_thread);
+        item.scratch = (float *)(vt_scratch(s) + (size_t)omp_get_thread_num() * per_thread);
         item.first = part_start(j, part, parts);
         item.last = part_start(j, part + 1, parts);
         if (g->kernel == VT_ATTN_ROWS)
@@ -233,7 +233,7 @@ static void reference(const cpu_stream *s, const job *j, int images)
         for (size_t row = 0; row < (size_t)images * heads * n; row++) {
             size_t head = row / n;
             vt_attn_item item = item_of(j, (int)(head / heads), j->group->head[head % heads]);
-            steps[step](isa, &item, (int)(row % n), (float *)s->scratch + row * n);
+            steps[step](isa, &item, (int)(row % n), (float *)vt_scratch(s) + row * n);
         }
 }
 
@@ -286,7 +286,7 @@ void vt_cpu_latent_pool(vt_stream *stream, vt_mat y, vt_mat kv, const float *q, 
         size_t image = (size_t)(i / heads), column = (size_t)(i % heads) * (size_t)d;
         const char *k =
             (const char *)kv.p + ((image * n + (size_t)first) * 2 * width + column) * type;
-        float *scores = (float *)s->scratch + (size_t)omp_get_thread_num() * n;
+        float *scores = (float *)vt_scratch(s) + (size_t)omp_get_thread_num() * n;
         isa->latent_head((char *)y.p + (image * width + column) * type, q + column, k,
                          k + width * type, kv.type, tokens - first, 2 * width, d, scores);
     }

@@ -15,16 +15,20 @@ typedef struct vt_dnn vt_dnn;                 /* oneDNN's engine */
 typedef struct vt_dnn_weights vt_dnn_weights; /* a matrix in oneDNN's layout */
 typedef struct vt_dnn_product vt_dnn_product; /* a product prepared for its shapes */
 
-typedef struct {
+typedef struct cpu_device {
     vt_device base;
     const vt_isa *isa;
-    vt_dnn *dnn; /* NULL: the built-in product */
+    vt_dnn *dnn;              /* NULL: the built-in product */
+    struct cpu_device *alone; /* the same with one thread, for lanes; NULL: it has only one */
 } cpu_device;
 
-typedef struct {
+typedef struct cpu_stream {
     vt_stream base;
+    struct cpu_stream *owner; /* of a lane: it lends a part of its scratch; else NULL */
+    int number;               /* of a lane */
     char *scratch; /* of the operation in progress: the most that any prepared one needs */
     size_t scratch_bytes;
+    size_t lane_bytes;        /* of the scratch, lent to each lane */
     vt_dnn_product *products; /* a list */
     size_t product_bytes;
 } cpu_stream;
@@ -39,6 +43,12 @@ static inline int vt_team(const vt_stream *s, vt_mat m)
 static inline const cpu_device *vt_cpu(const vt_stream *s)
 {
     return (const cpu_device *)s->dev;
+}
+
+static inline char *vt_scratch(const cpu_stream *s)
+{
+    const cpu_stream *owner = s->owner;
+    return owner ? owner->scratch + (size_t)s->number * owner->lane_bytes : s->scratch;
 }
 
 /* Makes scratch at least so large. */

@@ -1,8 +1,9 @@
 /* Linear layers, y = act(x W^T + b) or y += x W^T + b, by oneDNN (onednn.c) or by our own product.
  *
  * Ours: W is packed once, when it is loaded, straight from the caller's memory: panels of a few
- * outputs each (isa.h), in fp32 or bf16. For a product, blocks of at most 2 * CHUNK rows of x are
- * packed by all threads; then the threads take tiles of y, some outputs by at most CHUNK rows. */
+ * outputs each (isa.h), in fp32 or bf16. For a product, blocks of at most 2 * CHUNK rows of x (one
+ * thread: CHUNK) are packed by all threads; then the threads take tiles of y, some outputs by at most
+ * CHUNK rows. */
 #include "kernels/cpu/cpu.h"
 
 #include <omp.h>
@@ -115,7 +116,7 @@ static cut cut_up(const cpu_device *dev, const vt_linear *l, size_t rows)
     cut c = {(size_t)dev->isa->gemm_rows, (size_t)dev->isa->gemm_columns, 0, 0, 0};
     size_t strips = ceil_div(rows, c.strip_rows), most = CHUNK / c.strip_rows;
     c.chunk = ceil_div(strips, ceil_div(strips, most));
-    c.block = strips < 2 * c.chunk ? strips : 2 * c.chunk;
+    c.block = dev->base.threads == 1 ? c.chunk : strips < 2 * c.chunk ? strips : 2 * c.chunk;
     size_t tiles = 4 * (size_t)dev->base.threads;
     c.panels = l->panel_count * ceil_div(c.block, c.chunk) / tiles;
     size_t widest = TILE_OUTPUTS / c.columns;
@@ -144,7 +145,7 @@ static void multiply_block(const cpu_stream *s, vt_mat y, vt_mat x, const vt_lin
 {
     const vt_isa *isa = vt_cpu(&s->base)->isa;
     size_t strips = ceil_div(rows, c->strip_rows), strip_floats = c->strip_rows * (size_t)l->in;
-    float *packed = (float *)s->scratch, *sums = packed + c->block * strip_floats;
+    float *packed = (float *)vt_scratch(s), *sums = packed + c->block * strip_floats;
 #pragma omp for schedule(static)
     for (size_t i = 0; i < strips; i++) {
         size_t row = i * c->strip_rows, left = rows - row;

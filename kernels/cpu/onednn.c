@@ -433,7 +433,7 @@ static dnnl_status_t execute(const cpu_stream *s, vt_dnn_product *p, void *y, vo
     if (status == dnnl_success)
         status = dnnl_memory_set_data_handle(p->mbias, bias);
     if (status == dnnl_success)
-        status = dnnl_memory_set_data_handle(p->mscratch, s->scratch + p->converted_bytes);
+        status = dnnl_memory_set_data_handle(p->mscratch, vt_scratch(s) + p->converted_bytes);
     if (status == dnnl_success)
         status = dnnl_primitive_execute(p->matmul, p->stream, 5, args);
     return status == dnnl_success ? dnnl_stream_wait(p->stream) : status;
@@ -448,7 +448,7 @@ int vt_dnn_run(vt_stream *stream, vt_mat y, vt_mat x, const vt_dnn_weights *w, c
         return vt_fail(st, VT_MACHINE, "linear: not prepared for %zu rows (layer %d)", x.rows,
                        stream->layer);
     if (p->converted_bytes) {
-        vt_mat converted = {s->scratch, stream->dev->dtype, x.rows, x.cols};
+        vt_mat converted = {vt_scratch(s), stream->dev->dtype, x.rows, x.cols};
         vt_cpu_cast(stream, converted, x);
         x = converted;
     }

@@ -151,26 +151,44 @@ static void threads_on_one_model_get_the_same_bits_as_one_alone(void **state)
     vitrun_close(m);
 }
 
+/* oneDNN, where AVX-512 makes it the faster one, sums in an order of its own for every shape. */
+static void assert_same(const float *want, const float *got, size_t n)
+{
+    if (strcmp(vt_cpu_isa(), "avx512") != 0)
+        assert_memory_equal(want, got, n * sizeof *want);
+    for (size_t i = 0; i < n; i++)
+        assert_true(fabsf(want[i] - got[i]) < 1e-4f);
+}
+
+/* Seven images go side by side, one or more a thread, what is left together; one and two together
+ * where there are more threads; all together where operations are timed. */
 static void the_number_of_cpu_threads_does_not_change_a_bit(void **state)
 {
     (void)state;
+    enum { IMAGES = 7 };
     float *first = NULL;
-    for (int threads = 1; threads <= 3; threads++) {
+    for (int threads = 1; threads <= 4; threads++) {
         vitrun_options o = usual();
         vitrun_error err;
         o.threads = threads;
+        o.mask_config = MASKS;
         vitrun_model *m = open_with(&o);
-        vitrun_context *c = vitrun_context_open(m, 2, &err);
-        fill(m, c, 2);
-        float *got = forward(c, m, 2);
-        if (first)
-            assert_memory_equal(first, got, 2 * sizeof *got * (size_t)vitrun_info_get(m)->outputs);
+        vitrun_context *c = vitrun_context_open(m, IMAGES, &err);
+        size_t outputs = (size_t)vitrun_info_get(m)->outputs;
+        for (int run = 0; run < 2 * IMAGES; run++) {
+            int count = IMAGES - run / 2;
+            fill(m, c, count);
+            vitrun_profile(c, run % 2);
+            float *got = forward(c, m, count);
+            if (first)
+                assert_same(first, got, (size_t)count * outputs);
+            else
+                first = got;
+            if (got != first)
+                free(got);
+        }
         vitrun_context_close(c);
         vitrun_close(m);
-        if (first)
-            free(got);
-        else
-            first = got;
     }
     free(first);
 }

@@ -1,5 +1,6 @@
 /* The buffers of the forward pass, against a device that computes nothing: whatever the number of
- * images and the parts in which they go through the model, no operand leaves its buffer. */
+ * images and the parts in which they go through the model, no operand leaves its buffer,
+ * and no lane its part of it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,9 +17,11 @@ struct vt_linear {
     int in, out;
 };
 
-enum { TOKENS = 197 };
+enum { TOKENS = 197, LANES = 3 };
 
 static const vit_acts *acts;
+static vt_stream lane[LANES];
+static uintptr_t from[LANES][2], to[LANES][2]; /* what a lane has used of narrow, of wide */
 static size_t fc1_products, rows_of_fc1;
 static int hidden;
 
@@ -68,6 +71,28 @@ static void look_beside(const vt_stream *s, vt_mat y, vt_mat x, const vt_linear 
         moments_inside(e.moments, y);
 }
 
+static bool is_lane(const vt_stream *s)
+{
+    return s >= lane && s < lane + LANES;
+}
+
+static void note_lane(const vt_stream *s, vt_mat m)
+{
+    uintptr_t at = (uintptr_t)m.p, end = at + vt_mat_bytes(m);
+    if (!is_lane(s) || at < (uintptr_t)acts->narrow || at >= (uintptr_t)acts->pooled)
+        return;
+    size_t i = (size_t)(s - lane), wide = at >= (uintptr_t)acts->wide;
+    from[i][wide] = at < from[i][wide] ? at : from[i][wide];
+    to[i][wide] = end > to[i][wide] ? end : to[i][wide];
+}
+
+static void lanes_keep_apart(void)
+{
+    for (int i = 0; i + 1 < LANES; i++)
+        for (int wide = 0; wide < 2; wide++)
+            assert_true(from[i][wide] < to[i][wide] && to[i][wide] <= from[i + 1][wide]);
+}
+
 static int look(vt_stream *s, vt_mat y, vt_mat x, const vt_linear *w, vt_epilogue e, vt_status *st)
 {
     const char *end = (const char *)acts->block + acts->bytes;
@@ -75,8 +100,11 @@ static int look(vt_stream *s, vt_mat y, vt_mat x, const vt_linear *w, vt_epilogu
     look_beside(s, y, x, w, e);
     inside(x, acts->block, end);
     inside(y, acts->block, end);
-    if (w->out == hidden) {
+    note_lane(s, x);
+    note_lane(s, y);
+    if (w->out == hidden)
         inside(y, acts->wide, acts->pooled);
+    if (w->out == hidden && !is_lane(s)) {
         fc1_products++;
         rows_of_fc1 += y.rows;
     }
@@ -109,7 +137,7 @@ typedef struct {
     vt_attn_plan plan;
 } setup;
 
-static void make(setup *s, bool gated, vt_dtype type, int slice_tokens, int wave_rows)
+static void make(setup *s, bool gated, vt_dtype type, int slice_tokens, int wave_rows, int lanes)
 {
     vit_config c = {.layers = 1, .heads = 12, .width = 768, .hidden = 3072};
     c.classes = 1000, c.channels = 3, c.branches = 1, c.gated_mlp = gated;
@@ -117,7 +145,7 @@ static void make(setup *s, bool gated, vt_dtype type, int slice_tokens, int wave
     c.class_token = 1;
     memset(s, 0, sizeof *s);
     s->dev = (vt_device){.ops = &table, .dtype = type, .input = type, .residual = type};
-    s->dev.slice_tokens = slice_tokens, s->dev.wave_rows = wave_rows;
+    s->dev.slice_tokens = slice_tokens, s->dev.wave_rows = wave_rows, s->dev.lanes = lanes;
     s->dev.fold_rows = type != VT_F32 ? 500 : 0;
     vit_shape(&s->model, &c, &s->dev);
     s->patch = s->proj = (vt_linear){768, 768}, s->qkv = (vt_linear){768, 2304};
@@ -141,12 +169,21 @@ static size_t run_counts(setup *s, int batch, bool tokens)
     acts = &a;
     for (int count = 1; count <= batch; count++) {
         vt_stream stream = {.dev = &s->dev, .images = count, .preparing = true};
+        vt_stream *lanes[LANES];
+        for (int i = 0; i < LANES; i++) {
+            lane[i].dev = &s->dev, lanes[i] = &lane[i];
+            memset(from[i], 0xff, sizeof from[i]);
+            memset(to[i], 0, sizeof to[i]);
+        }
+        stream.lane = s->dev.lanes ? lanes : NULL;
         fc1_products = rows_of_fc1 = 0;
         vit_forward(&stream, &s->model, &a, plans);
         if (stream.error.code != VT_OK)
             fail_msg("%s", stream.error.text);
         assert_int_equal(rows_of_fc1, (size_t)count * (tokens ? TOKENS : 1));
         most = fc1_products > most ? fc1_products : most;
+        if (s->dev.lanes && count >= a.slice && a.slice >= LANES)
+            lanes_keep_apart();
     }
     vit_acts_free(&a, &s->dev);
     return most;
@@ -165,11 +202,13 @@ static void no_number_of_images_leaves_the_buffers(void **state)
     size_t parts = 0;
     for (int i = 0, batch = 1; batch <= 150; i++, batch += batch < 40 ? 13 : 4) {
         bool gated = i % 2;
-        make(&s, gated, VT_F32, 0, 0); /* the CPU */
+        make(&s, gated, VT_F32, 0, 0, 0); /* all at once */
         parts = run_all_counts(&s, batch) > parts ? run_all_counts(&s, batch) : parts;
-        make(&s, gated, VT_F16, 1 << 16, 128 * 132); /* an H100 */
+        make(&s, gated, VT_F32, LANES * 512, 0, LANES); /* a CPU */
         run_all_counts(&s, batch);
-        make(&s, gated, VT_BF16, 5000, 128 * 16); /* many slices */
+        make(&s, gated, VT_F16, 1 << 16, 128 * 132, 0); /* an H100 */
+        run_all_counts(&s, batch);
+        make(&s, gated, VT_BF16, 5000, 128 * 16, 0); /* many slices */
         run_all_counts(&s, batch);
     }
     assert_true(parts > 1); /* large hidden layers do go in parts */
@@ -179,13 +218,18 @@ static void slices_are_as_many_images_as_the_device_likes(void **state)
 {
     (void)state;
     setup s;
-    make(&s, false, VT_F16, 8192, 0);
+    make(&s, false, VT_F16, 8192, 0, 0);
     assert_int_equal(vit_slice(&s.model, 100), 8192 / TOKENS);
     assert_int_equal(vit_slice(&s.model, 5), 5);
-    make(&s, false, VT_F16, 100, 0);
+    make(&s, false, VT_F16, 100, 0, 0);
     assert_int_equal(vit_slice(&s.model, 5), 1);
-    make(&s, false, VT_F32, 0, 0);
+    make(&s, false, VT_F32, 0, 0, 0);
     assert_int_equal(vit_slice(&s.model, 1000), 1000);
+    make(&s, false, VT_F32, 4 * 512, 0, 4); /* each of 4 lanes likes two images */
+    assert_int_equal(vit_slice(&s.model, 3), 3);
+    assert_int_equal(vit_slice(&s.model, 4), 4);
+    assert_int_equal(vit_slice(&s.model, 7), 4);
+    assert_int_equal(vit_slice(&s.model, 1000), 8);
 }
 
 int main(void)
