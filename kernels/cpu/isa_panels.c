@@ -197,25 +197,27 @@ static float longest_key(const work *w)
 }
 
 /* Which rows have all their scores near 0: |q k| <= |q| |k|. What is read beyond the rows, even
- * beyond a row of Q, is not looked at. */
+ * beyond a row of Q, says nothing. */
 static void find_near(const work *w, queries *y)
 {
-    float square[SLOTS];
     vf sum[SLOTS / VL] = {{0}};
-    for (int i = 0; i < w->it->head_dim; i++)
+    int d = w->it->head_dim, i = d % 2;
+    for (int c = 0; i && c < SLOTS / VL; c++)
+        sum[c] = v_load(y->q + c * VL) * v_load(y->q + c * VL);
+    for (; i < d; i += 2) /* in twos, which wait for the sum before only once */
         V_UNROLL
     for (int c = 0; c < SLOTS / VL; c++) {
-        vf q = v_load(y->q + i * w->step + c * VL);
-        sum[c] += q * q;
+        vf a = v_load(y->q + i * w->step + c * VL), b = v_load(y->q + (i + 1) * w->step + c * VL);
+        sum[c] += a * a + b * b;
     }
-    memcpy(square, sum, sizeof square);
+    for (int c = 0; c < SLOTS / VL; c++) {
+        vi near = sum[c] * w->longest <= v_splat(w->it->bias ? -1 : NEAR * NEAR);
+        v_store(y->max + c * VL, v_select(near, (vf){0}, v_splat(-INFINITY)));
+        v_store(y->limit + c * VL, v_select(near, (vf){0}, v_splat(INFINITY)));
+    }
     y->near = true;
-    for (int r = 0; r < y->rows; r++) {
-        bool near = !w->it->bias && square[r] * w->longest <= (float)(NEAR * NEAR);
-        y->max[r] = near ? 0 : -INFINITY;
-        y->limit[r] = near ? 0 : INFINITY;
-        y->near = y->near && near;
-    }
+    for (int r = 0; r < y->rows; r++)
+        y->near = y->near && y->max[r] == 0;
 }
 
 /* The rows of slots first .. last. */
@@ -235,7 +237,7 @@ static void load_queries(const work *w, queries *y, int first, int last)
     else
         transpose_tokens(y->q, w->step, w->scale, it, it->q, y->token, y->rows, VT_BF16);
     for (int r = 0; r < SLOTS; r++)
-        y->max[r] = y->limit[r] = 0, y->decay[r] = 1;
+        y->decay[r] = 1;
     find_near(w, y);
     memset(y->sum, 0, sizeof y->sum);
     memset(y->o, 0, (size_t)y->rows * (size_t)w->dims * sizeof *y->o);
