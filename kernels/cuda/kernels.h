@@ -166,13 +166,13 @@ int vt_cuda_attend_panels(const vt_cuda_attention *a, const vt_cuda_rows *r, cud
  * reference of its weights and their sum. */
 typedef struct {
     int group, first, tiles; /* tiles first .. first + tiles - 1 of the layout */
-    int narrow;              /* real keys of the last of them: 1 .. 64; 0 where there are no tiles */
-    int rows;                /* queries of the group, up to the last real one */
-    int pass;                /* not the first: results of earlier ones are to be merged with */
-    int give;                /* states go to this slot and those after it; -1: results go to out */
-    int slot, parts;         /* parts > 0: puts together the states of row r that are in the slots
+    int narrow;      /* real keys of the last of them: 1 .. 64; 0 where there are no tiles */
+    int rows;        /* queries of the group, up to the last real one */
+    int pass;        /* not the first: results of earlier ones are to be merged with */
+    int give;        /* states go to this slot and those after it; -1: results go to out */
+    int slot, parts; /* parts > 0: puts together the states of row r that are in the slots
                                 slot + i * rows + r, i from 0 to parts - 1 */
-    int guests;              /* the state of guest i from the item's tile h (h < rows of the shape /
+    int guests;      /* the state of guest i from the item's tile h (h < rows of the shape /
                                 64, h < tiles) goes to slot guests + h * guests of the layout + i;
                                 -1: no guests */
 } vt_cuda_item;
@@ -189,10 +189,10 @@ typedef struct {
 
 /* A layout of columns.h on the device. */
 typedef struct {
-    int rows, passes, guests;     /* as in vt_columns and its shape */
+    int rows, passes, guests; /* as in vt_columns and its shape */
     const int32_t *query, *key;
-    const uint32_t *block, *bits; /* bits[128 i + t]: word t of block i */
-    const uint64_t *guest;        /* guest[8 i + j]: word j of guest[i] */
+    const uint32_t *block, *bits;    /* bits[128 i + t]: word t of block i */
+    const uint64_t *guest;           /* guest[8 i + j]: word j of guest[i] */
     vt_cuda_schedule plain, hosting; /* with prefix queries in groups, and as guests */
     /* Scratch for all heads of the group and all images: */
     float *lse;   /* passes > 1: [images, group_heads, tokens] log2 of the sums of weights */
