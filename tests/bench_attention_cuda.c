@@ -12,8 +12,9 @@
 #include <string.h>
 
 #include "kernels/cuda/kernels.h"
+#include "tests/bench_cuda.h"
 
-enum { HEADS = 12, HEAD_DIM = 64, REPLAYS = 15 };
+enum { HEADS = 12, HEAD_DIM = 64 };
 
 typedef struct {
     const char *name;
@@ -36,14 +37,6 @@ typedef struct {
 static const shape shapes[] = {{1, 197},  {8, 197},   {32, 197}, {256, 197}, {32, 577},
                                {8, 1025}, {32, 1025}, {1, 4097}, {4, 4097},  {1, 16385}};
 
-static void check(int error, const char *what)
-{
-    if (error) {
-        fprintf(stderr, "%s: %s\n", what, cudaGetErrorString((cudaError_t)error));
-        exit(1);
-    }
-}
-
 static unsigned next_random(unsigned *state)
 {
     *state = *state * 1664525u + 1013904223u;
@@ -51,28 +44,6 @@ static unsigned next_random(unsigned *state)
 }
 
 /* ---- inputs ---- */
-
-/* n elements between -2 and 2. */
-static void *random_elements(size_t n, vt_dtype type)
-{
-    size_t bytes = n * vt_dtype_bytes(type);
-    char *host = malloc(bytes);
-    unsigned state = 1;
-    for (size_t i = 0; i < n; i++) {
-        float x = (float)(next_random(&state) % 65536) / 16384.0f - 2.0f;
-        if (type == VT_F32) {
-            ((float *)host)[i] = x;
-            continue;
-        }
-        _Float16 half = (_Float16)x;
-        memcpy(host + i * 2, &half, 2);
-    }
-    void *device = NULL;
-    check(cudaMalloc(&device, bytes), "memory");
-    check(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice), "copy");
-    free(host);
-    return device;
-}
 
 /* Half of the pairs that are less than a tenth of the tokens apart. */
 static uint32_t *local_bits(int tokens, int *words)
@@ -93,51 +64,22 @@ static uint32_t *local_bits(int tokens, int *words)
 
 /* ---- timing ---- */
 
-static int by_value(const void *a, const void *b)
+typedef struct {
+    const kernel *kernel;
+    const vt_cuda_attention *attention;
+} timed;
+
+static int call(const void *user, cudaStream_t stream)
 {
-    float x = *(const float *)a, y = *(const float *)b;
-    return (x > y) - (x < y);
+    const timed *t = user;
+    return t->kernel->run(t->attention, stream);
 }
 
-/* A graph of `calls` calls. */
-static cudaGraphExec_t record(const kernel *k, const vt_cuda_attention *a, int calls,
-                              cudaStream_t stream)
+static double time_of(const kernel *k, const vt_cuda_attention *a)
 {
-    cudaGraph_t graph;
-    cudaGraphExec_t exec;
-    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), "capture");
-    for (int i = 0; i < calls; i++)
-        check(k->run(a, stream), k->name);
-    check(cudaStreamEndCapture(stream, &graph), "capture");
-    check(cudaGraphInstantiate(&exec, graph, 0), "graph");
-    cudaGraphDestroy(graph);
-    return exec;
-}
-
-static double microseconds(const kernel *k, const vt_cuda_attention *a)
-{
-    cudaStream_t stream;
-    cudaEvent_t begin, end;
-    float ms[REPLAYS];
     double pairs = (double)a->images * a->tokens * a->tokens;
-    int calls = pairs < 5e6 ? 50 : pairs < 5e7 ? 10 : 2;
-    check(cudaStreamCreate(&stream), "stream");
-    check(cudaEventCreate(&begin), "event");
-    check(cudaEventCreate(&end), "event");
-    cudaGraphExec_t exec = record(k, a, calls, stream);
-    for (int i = -2; i < REPLAYS; i++) {
-        check(cudaEventRecord(begin, stream), "event");
-        check(cudaGraphLaunch(exec, stream), "graph");
-        check(cudaEventRecord(end, stream), "event");
-        check(cudaStreamSynchronize(stream), k->name);
-        check(cudaEventElapsedTime(&ms[i < 0 ? 0 : i], begin, end), "event");
-    }
-    qsort(ms, REPLAYS, sizeof *ms, by_value);
-    cudaGraphExecDestroy(exec);
-    cudaEventDestroy(begin);
-    cudaEventDestroy(end);
-    cudaStreamDestroy(stream);
-    return (double)ms[REPLAYS / 2] * 1e3 / calls;
+    timed t = {k, a};
+    return microseconds(k->name, call, &t, pairs < 5e6 ? 50 : pairs < 5e7 ? 10 : 2);
 }
 
 static void measure(const kernel *k, shape s)
@@ -151,13 +93,13 @@ static void measure(const kernel *k, shape s)
                            .head_dim = HEAD_DIM,
                            .scale = 1 / sqrtf(HEAD_DIM),
                            .group_heads = HEADS};
-    void *qkv = random_elements(3 * elements, k->type);
+    void *qkv = random_elements(3 * elements, k->type, 2);
     a.qkv = qkv;
     check(cudaMalloc(&a.out, elements * vt_dtype_bytes(k->type)), "memory");
-    double dense = microseconds(k, &a);
+    double dense = time_of(k, &a);
     uint32_t *bits = local_bits(s.tokens, &a.words);
     a.bits = bits;
-    double masked = microseconds(k, &a);
+    double masked = time_of(k, &a);
     double flops = 4.0 * HEAD_DIM * HEADS * s.images * (double)s.tokens * s.tokens;
     printf("%-8s %6d %7d %12.2f %8.1f %12.2f %8.1f\n", k->name, s.images, s.tokens, dense,
            flops / dense * 1e-6, masked, flops / masked * 1e-6);

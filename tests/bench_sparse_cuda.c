@@ -12,9 +12,10 @@
 #include <string.h>
 
 #include "kernels/cuda/cuda.h"
+#include "tests/bench_cuda.h"
 #include "tests/support_mask.h"
 
-enum { REPLAYS = 11, CALLS = 3 };
+enum { CALLS = 3 };
 
 /* What a kernel reads. */
 typedef struct {
@@ -54,38 +55,7 @@ typedef struct {
     double radius; /* 0: a cross */
 } problem;
 
-static void check(int error, const char *what)
-{
-    if (error) {
-        fprintf(stderr, "%s: %s\n", what, cudaGetErrorString((cudaError_t)error));
-        exit(1);
-    }
-}
-
 /* ---- inputs ---- */
-
-/* n elements between -1 and 1. */
-static void *random_elements(size_t n, vt_dtype type)
-{
-    size_t bytes = n * vt_dtype_bytes(type);
-    char *host = malloc(bytes);
-    unsigned state = 1;
-    for (size_t i = 0; i < n; i++) {
-        state = state * 1664525u + 1013904223u;
-        float x = (float)(state >> 8) / 8388608.0f - 1;
-        if (type == VT_F32) {
-            ((float *)host)[i] = x;
-            continue;
-        }
-        _Float16 half = (_Float16)x;
-        memcpy(host + i * 2, &half, 2);
-    }
-    void *device = NULL;
-    check(cudaMalloc(&device, bytes), "memory");
-    check(cudaMemcpy(device, host, bytes, cudaMemcpyHostToDevice), "copy");
-    free(host);
-    return device;
-}
 
 static table_mask *make_mask(const problem *p)
 {
@@ -146,12 +116,6 @@ static void unload(layouts *l, vt_device *dev)
 
 /* ---- timing ---- */
 
-static int by_value(const void *a, const void *b)
-{
-    float x = *(const float *)a, y = *(const float *)b;
-    return (x > y) - (x < y);
-}
-
 static bool serves(const kernel *k, const vt_cuda_attention *a, const layouts *l)
 {
     int device = 0, major = 0, minor = 0;
@@ -163,40 +127,18 @@ static bool serves(const kernel *k, const vt_cuda_attention *a, const layouts *l
     return k->list != vt_cuda_attend_panels || vt_cuda_attend_panels_serves(a, &l->rows);
 }
 
-static int run(const kernel *k, const vt_cuda_attention *a, const layouts *l, cudaStream_t stream)
-{
-    return k->list ? k->list(a, &l->rows, stream) : k->columns(a, &l->columns[k->shape], stream);
-}
+typedef struct {
+    const kernel *kernel;
+    const vt_cuda_attention *attention;
+    const layouts *layouts;
+} timed;
 
-static double microseconds(const kernel *k, const vt_cuda_attention *a, const layouts *l)
+static int call(const void *user, cudaStream_t stream)
 {
-    cudaStream_t stream;
-    cudaEvent_t begin, end;
-    cudaGraph_t graph;
-    cudaGraphExec_t exec;
-    float ms[REPLAYS];
-    check(cudaStreamCreate(&stream), "stream");
-    check(cudaEventCreate(&begin), "event");
-    check(cudaEventCreate(&end), "event");
-    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), "capture");
-    for (int i = 0; i < CALLS; i++)
-        check(run(k, a, l, stream), k->name);
-    check(cudaStreamEndCapture(stream, &graph), "capture");
-    check(cudaGraphInstantiate(&exec, graph, 0), "graph");
-    for (int i = -2; i < REPLAYS; i++) {
-        check(cudaEventRecord(begin, stream), "event");
-        check(cudaGraphLaunch(exec, stream), "graph");
-        check(cudaEventRecord(end, stream), "event");
-        check(cudaStreamSynchronize(stream), k->name);
-        check(cudaEventElapsedTime(&ms[i < 0 ? 0 : i], begin, end), "event");
-    }
-    qsort(ms, REPLAYS, sizeof *ms, by_value);
-    cudaGraphExecDestroy(exec);
-    cudaGraphDestroy(graph);
-    cudaEventDestroy(begin);
-    cudaEventDestroy(end);
-    cudaStreamDestroy(stream);
-    return (double)ms[REPLAYS / 2] * 1e3 / CALLS;
+    const timed *t = user;
+    const kernel *k = t->kernel;
+    return k->list ? k->list(t->attention, &t->layouts->rows, stream)
+                   : k->columns(t->attention, &t->layouts->columns[k->shape], stream);
 }
 
 static void measure(vt_device *dev, const problem *p)
@@ -212,7 +154,7 @@ static void measure(vt_device *dev, const problem *p)
                            .group_heads = p->heads};
     table_mask *mask = make_mask(p);
     layouts l = load(dev, &mask->mask, p->random == 0 && p->radius == 0, &a);
-    void *qkv = random_elements(3 * elements, p->type);
+    void *qkv = random_elements(3 * elements, p->type, 1);
     a.qkv = qkv;
     check(cudaMalloc(&a.out, elements * vt_dtype_bytes(p->type)), "memory");
     printf("%4d x %2d x %5d x %4d %-6s %6.2f %% %7.1f", p->images, p->heads, p->tokens, p->head_dim,
@@ -221,10 +163,12 @@ static void measure(vt_device *dev, const problem *p)
                            : "cross",
            100.0 * l.rows.pairs / p->tokens / p->tokens, (double)l.rows.pairs / p->tokens);
     for (size_t k = 0; k < sizeof kernels / sizeof *kernels; k++)
-        if (serves(&kernels[k], &a, &l))
-            printf(" %10.1f", microseconds(&kernels[k], &a, &l));
-        else
+        if (serves(&kernels[k], &a, &l)) {
+            timed t = {&kernels[k], &a, &l};
+            printf(" %10.1f", microseconds(kernels[k].name, call, &t, CALLS));
+        } else {
             printf("          -");
+        }
     printf("\n");
     fflush(stdout);
     cudaFree(qkv);
