@@ -270,7 +270,8 @@ static void key_of(const vt_cuda_product *p, bool tf32, char *key, size_t room)
              p->e.add ? " add" : "", p->norm ? " norm" : "", p->moments ? " moments" : "");
 }
 
-/* Takes over the remembered choice where there is one that still works: the file may be anybody's. */
+/* Takes over the remembered choice where there is one that still works: the file may be anybody's.
+ * Nothing runs any more when it returns: the caller may fill the buffers by other streams. */
 static bool recall(const trial *t, const char *key)
 {
     cuda_device *dev = vt_cuda(&t->s->base);
@@ -281,7 +282,7 @@ static bool recall(const trial *t, const char *key)
     vt_cuda_gemm g = own_product(t->p, &t->o);
     if (c.own >= 0 && !vt_cuda_gemm_serves(c.own, &g, dev->capability))
         return false;
-    if (run_candidate(t->s, t->p, &c, t->o)) {
+    if (run_candidate(t->s, t->p, &c, t->o) || cudaStreamSynchronize(t->s->stream)) {
         cudaGetLastError();
         return false;
     }

@@ -355,13 +355,14 @@ static int run_scores(const problem *p, const vt_cuda_attention *a, float *score
     size_t bytes = vt_cuda_scores_bytes(a);
     (void)p, (void)scores, (void)stream;
     assert_non_null(s);
-    assert_int_equal(cudaDeviceSynchronize(), cudaSuccess); /* it is another stream */
+    assert_int_equal(cudaDeviceSynchronize(), cudaSuccess); /* it does not wait for other streams */
     if (vt_cuda_prepare_scores(s, a, &st))
         fail_msg("%s", st.text);
     const cuda_stream *own = (const cuda_stream *)s;
     assert_int_equal(cudaMemset(own->scratch, 0xff, bytes), cudaSuccess);
     size_t out = (size_t)a->images * (size_t)a->tokens * (size_t)a->heads * (size_t)a->head_dim;
     assert_int_equal(cudaMemset(a->out, 0xff, out * vt_dtype_bytes(a->type)), cudaSuccess);
+    assert_int_equal(cudaDeviceSynchronize(), cudaSuccess); /* nor for these */
     int error = vt_cuda_attend_scores(s, a);
     assert_int_equal(dev->ops->finish(s, &st), 0);
     return error;
