@@ -13,32 +13,42 @@ void oracle_attention(double *out, const float *q, const float *k, const float *
     oracle_biased_attention(out, q, k, v, on, NULL, tokens, head_dim, scale);
 }
 
+/* s: room for the row's weights. */
+static void oracle_row(double *out, double *s, const float *q, const float *k, const float *v,
+                       const bool *on, const float *bias, size_t n, size_t d, double scale)
+{
+    double max = -INFINITY, sum = 0;
+    memset(out, 0, d * sizeof *out);
+    for (size_t j = 0; j < n; j++) {
+        double dot = 0;
+        for (size_t c = 0; c < d && (!on || on[j]); c++)
+            dot += (double)q[c] * k[j * d + c];
+        s[j] = !on || on[j] ? dot * scale + (bias ? bias[j] : 0) : -INFINITY;
+        max = fmax(max, s[j]);
+    }
+    if (max == -INFINITY)
+        return;
+    for (size_t j = 0; j < n; j++)
+        sum += s[j] = exp(s[j] - max);
+    for (size_t j = 0; j < n; j++)
+        for (size_t c = 0; c < d && s[j] != 0; c++)
+            out[c] += s[j] / sum * v[j * d + c];
+}
+
 void oracle_biased_attention(double *out, const float *q, const float *k, const float *v,
                              const bool *on, const float *bias, int tokens, int head_dim,
                              double scale)
 {
     size_t n = (size_t)tokens, d = (size_t)head_dim;
-    double *s = malloc((n + 1) * sizeof *s);
-    for (size_t i = 0; i < n; i++) {
-        double max = -INFINITY, sum = 0;
-        memset(out + i * d, 0, d * sizeof *out);
-        for (size_t j = 0; j < n; j++) {
-            double dot = 0;
-            for (size_t c = 0; c < d; c++)
-                dot += (double)q[i * d + c] * k[j * d + c];
-            dot = dot * scale + (bias ? bias[i * n + j] : 0);
-            s[j] = !on || on[i * n + j] ? dot : -INFINITY;
-            max = fmax(max, s[j]);
-        }
-        if (max == -INFINITY)
-            continue;
-        for (size_t j = 0; j < n; j++)
-            sum += s[j] = exp(s[j] - max);
-        for (size_t j = 0; j < n; j++)
-            for (size_t c = 0; c < d; c++)
-                out[i * d + c] += s[j] / sum * v[j * d + c];
+#pragma omp parallel
+    {
+        double *s = malloc((n + 1) * sizeof *s);
+#pragma omp for
+        for (size_t i = 0; i < n; i++)
+            oracle_row(out + i * d, s, q + i * d, k, v, on ? on + i * n : NULL,
+                       bias ? bias + i * n : NULL, n, d, scale);
+        free(s);
     }
-    free(s);
 }
 
 static double activate(double v, oracle_act act)
@@ -85,30 +95,39 @@ void oracle_norm(double *y, const float *x, size_t rows, int cols, const float *
 
 /* ---- float ---- */
 
+static void plain_row(float *out, float *s, const float *q, const float *k, const float *v,
+                      const bool *on, size_t n, size_t d, float scale)
+{
+    float max = -INFINITY, sum = 0;
+    memset(out, 0, d * sizeof *out);
+    for (size_t j = 0; j < n; j++) {
+        float dot = 0;
+        for (size_t c = 0; c < d && (!on || on[j]); c++)
+            dot += q[c] * k[j * d + c];
+        s[j] = !on || on[j] ? dot * scale : -INFINITY;
+        max = fmaxf(max, s[j]);
+    }
+    if (max == -INFINITY)
+        return;
+    for (size_t j = 0; j < n; j++)
+        sum += s[j] = expf(s[j] - max);
+    for (size_t j = 0; j < n; j++)
+        for (size_t c = 0; c < d && s[j] != 0; c++)
+            out[c] += s[j] / sum * v[j * d + c];
+}
+
 void plain_attention(float *out, const float *q, const float *k, const float *v, const bool *on,
                      int tokens, int head_dim, float scale)
 {
     size_t n = (size_t)tokens, d = (size_t)head_dim;
-    float *s = malloc((n + 1) * sizeof *s);
-    for (size_t i = 0; i < n; i++) {
-        float max = -INFINITY, sum = 0;
-        memset(out + i * d, 0, d * sizeof *out);
-        for (size_t j = 0; j < n; j++) {
-            float dot = 0;
-            for (size_t c = 0; c < d; c++)
-                dot += q[i * d + c] * k[j * d + c];
-            s[j] = !on || on[i * n + j] ? dot * scale : -INFINITY;
-            max = fmaxf(max, s[j]);
-        }
-        if (max == -INFINITY)
-            continue;
-        for (size_t j = 0; j < n; j++)
-            sum += s[j] = expf(s[j] - max);
-        for (size_t j = 0; j < n; j++)
-            for (size_t c = 0; c < d; c++)
-                out[i * d + c] += s[j] / sum * v[j * d + c];
+#pragma omp parallel
+    {
+        float *s = malloc((n + 1) * sizeof *s);
+#pragma omp for
+        for (size_t i = 0; i < n; i++)
+            plain_row(out + i * d, s, q + i * d, k, v, on ? on + i * n : NULL, n, d, scale);
+        free(s);
     }
-    free(s);
 }
 
 static float activate_f(float v, oracle_act act)

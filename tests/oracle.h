@@ -11,7 +11,7 @@
 typedef enum { ORACLE_NONE, ORACLE_GELU, ORACLE_GELU_TANH, ORACLE_QUICK_GELU } oracle_act;
 
 /* One head: out [N, head_dim] from q, k, v [N, head_dim]; on [N, N] allows pairs, NULL allows all.
- * A row without keys gives zeros. */
+ * A row without keys gives zeros. Rows are shared out over OpenMP's threads. */
 void oracle_attention(double *out, const float *q, const float *k, const float *v, const bool *on,
                       int tokens, int head_dim, double scale);
 /* The same with bias [N, N] added to the scaled scores; NULL: none. */

@@ -210,7 +210,6 @@ static problem make_prefixed(int tokens, int prefix, int head_dim, kind what, in
         if (fabsf(p.qkv[i]) < 1e-4f) /* would not be normal in fp16 */
             p.qkv[i] = 0;
     double error = 0;
-#pragma omp parallel for reduction(max : error)
     for (int i = 0; i < distinct * HEADS; i++)
         error = fmax(error, solve_head(&p, i / HEADS, i % HEADS));
     p.error = error;
