@@ -370,7 +370,7 @@ __global__ void __launch_bounds__(small<S>::THREADS, 1)
         prefetch_map(&c.y);
         for (int i = 0; i < S::WARPS; i++)
             barrier_init(old + 8 * i, 1);
-        barrier_init(found, FINDERS / 32);
+        barrier_init(found, FINDERS);
         r.init();
     }
     cluster_meet();
@@ -393,9 +393,7 @@ __global__ void __launch_bounds__(small<S>::THREADS, 1)
         put_columns(o, col, f, finder);
         after_previous();
         put_rows(o, row, f, finder);
-        __syncwarp();
-        if (finder % 32 == 0)
-            barrier_arrive(found);
+        barrier_arrive(found);
     }
     cluster_meet(); /* nobody leaves while others send */
 #endif
