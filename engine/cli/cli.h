@@ -1,6 +1,7 @@
 /* What the files of the command line share: options, output, reports.
  *
- *   main.c      the table of commands, exit statuses, signals
+ *   main.c      the process: signals.c, then cli_main
+ *   commands.c  the table of commands, the way through one of them, exit statuses
  *   options.c   the table of options and the one parser; help.c prints it
  *   output.c    results and notes held until they are complete; JSON; escaping
  *   table.c     aligned columns of text
@@ -197,6 +198,12 @@ void cli_puts_escaped(const char *text, FILE *f);
 void cli_progress(cli_io *io, size_t done, size_t total, const char *what);
 void cli_progress_clear(cli_io *io);
 
+/* ---- the process ---- */
+/* Runs the command line and returns the exit status; nothing is kept from one call to the next. */
+int cli_main(int argc, char **argv);
+
+void cli_occupy_streams(void);
+void cli_catch_signals(void);
 /* Between on and off an interruption waits until off; a second one ends the program at once. */
 void cli_protect(int on);
 
