@@ -1,6 +1,6 @@
 # vitrun: `make help` lists the targets.
 #
-# config=release (build/) | debug | sanitize | coverage (each in build/CONFIG/)
+# config=release (build/) | debug | sanitize | coverage | fuzz (each in build/CONFIG/)
 # CC=gcc | clang          werror=1: warnings are errors
 # V=1                     show whole commands
 # ONEDNN=0 LIBJPEG=0 CUDA=0   build without oneDNN, libjpeg, CUDA (their absence is noticed by itself)
@@ -15,6 +15,10 @@ else
 B := build/$(config)
 endif
 OBJ := $(B)/obj
+ifeq ($(config),fuzz) # libFuzzer is part of clang
+CC := clang
+ONEDNN := 0
+endif
 
 # ---- what the machine has ----
 ARCH := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
@@ -66,8 +70,12 @@ LDFLAGS += -fsanitize=address,undefined
 else ifeq ($(config),coverage)
 CFLAGS += -O0 --coverage
 LDFLAGS += --coverage
+else ifeq ($(config),fuzz)
+CFLAGS += -O2 -fsanitize=fuzzer-no-link,address,undefined,float-cast-overflow -fno-sanitize-recover=all \
+          -fno-sanitize-coverage=trace-cmp # dictionaries know the words that it would find, at a third of the time
+LDFLAGS += -fsanitize=address,undefined
 else
-$(error config=$(config): expected release, debug, sanitize or coverage)
+$(error config=$(config): expected release, debug, sanitize, coverage or fuzz)
 endif
 
 # V=1 shows whole commands.
@@ -101,7 +109,7 @@ BENCH_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(filter-out $(if $(filter 1,$(CU
              $(wildcard tests/bench_*.c)))
 TEST_BIN := $(TEST_SRC:%.c=$(B)/%)
 
-.PHONY: all bench help setup demo test test-gpu test-gpu-sanitize test-sanitize check-layers format clean
+.PHONY: all bench help setup demo fuzz test test-gpu test-gpu-sanitize test-sanitize check-layers format clean
 .PRECIOUS: $(OBJ)/%.o
 all: $(B)/vitrun $(B)/libvitrun.so
 
@@ -112,9 +120,10 @@ help:
 	@echo 'make test          build and run all tests'
 	@echo 'make test-gpu      the tests that need a GPU; test-gpu-sanitize: under compute-sanitizer'
 	@echo 'make test-sanitize the same under AddressSanitizer and UndefinedBehaviorSanitizer'
+	@echo 'make fuzz          fuzz what reads files: SECONDS=60 a target, TARGETS="masks images"'
 	@echo 'make format        lay out the code with clang-format'
 	@echo 'make clean         remove build/'
-	@echo 'config=release|debug|sanitize|coverage  ONEDNN=0  LIBJPEG=0  CUDA=0  CC=clang  werror=1'
+	@echo 'config=release|debug|sanitize|coverage|fuzz  ONEDNN=0  LIBJPEG=0  CUDA=0  CC=clang  werror=1'
 
 $(B)/libvitrun.a: $(LIB_OBJ)
 	@mkdir -p $(@D)
@@ -177,6 +186,41 @@ test-sanitize:
 
 test-gpu-sanitize: all $(GPU_BIN)
 	tests/sanitize_gpu.sh $(B)
+
+# ---- fuzzing: `make fuzz SECONDS=600 TARGETS="masks images"`; tests/fuzz/README.md ----
+FUZZ_TARGETS := $(patsubst tests/fuzz/target_%.c,%,$(wildcard tests/fuzz/target_*.c)) images_stb
+FUZZ_AUX     := $(OBJ)/tests/fuzz/fuzz.o $(OBJ)/tests/fuzz/mutate.o
+FUZZ_BIN     := $(FUZZ_TARGETS:%=$(B)/fuzz/%)
+SECONDS ?= 60
+TARGETS ?= $(FUZZ_TARGETS)
+
+fuzz: # in a make of its own, for config=fuzz
+	@$(MAKE) --no-print-directory config=fuzz $(TARGETS:%=build/fuzz/fuzz/%)
+	@tests/fuzz/run.sh build/fuzz/fuzz $(SECONDS) $(TARGETS)
+
+ifeq ($(config),fuzz)
+# What reads untrusted numbers may not even wrap or narrow them; hashes and random numbers do.
+STRICT := $(patsubst %.c,$(OBJ)/%.o,$(wildcard weights_tools/*.c engine/image/*.c engine/masks/*.c))
+$(filter-out %/stb.o %/random.o %/pattern_env.o,$(STRICT)): CFLAGS += -fsanitize=unsigned-integer-overflow,implicit-conversion
+# Arithmetic has no branches that inputs choose: leave out what follows them.
+$(foreach d,kernels kernels/cpu models,$(patsubst %.c,$(OBJ)/%.o,$(wildcard $(d)/*.c))) $(OBJ)/engine/image/resize.o \
+  $(filter $(OBJ)/kernels/cpu/isa_%,$(LIB_OBJ)): CFLAGS += -fno-sanitize-coverage=inline-8bit-counters,pc-table -Wno-pass-failed
+FUZZ_MAIN := -fsanitize=fuzzer
+else # without libFuzzer: programs that run given inputs
+FUZZ_MAIN := $(OBJ)/tests/fuzz/replay.o
+endif
+
+$(FUZZ_BIN): $(B)/fuzz/%: $(OBJ)/tests/fuzz/target_%.o $(FUZZ_AUX) $(filter %.o,$(FUZZ_MAIN)) $(B)/libvitrun.a
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) $(LDFLAGS) $(filter -%,$(FUZZ_MAIN)) -o $@ $(filter-out %.a,$^) $(filter %.a,$^) $(LDLIBS)
+$(B)/fuzz/cli: $(filter-out %/main.o,$(CLI_OBJ))
+# The same pictures through stb_image: these two come before the library's.
+$(B)/fuzz/images_stb: $(OBJ)/engine/image/jpeg.stb.o $(OBJ)/engine/image/stb.stb.o
+$(OBJ)/tests/fuzz/target_images_stb.o: $(OBJ)/tests/fuzz/target_images.o
+	@cp $< $@
+$(OBJ)/engine/image/stb.stb.o: CFLAGS += -fwrapv
+$(OBJ)/%.stb.o: %.c $(OBJ)/flags
+	$(call say,CC,$<)$(CC) $(CPPFLAGS) -UVT_LIBJPEG -DVT_LIBJPEG=0 $(CFLAGS) -c -o $@ $<
 
 setup:
 	tests/setup.sh
