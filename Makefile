@@ -109,7 +109,7 @@ BENCH_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(filter-out $(if $(filter 1,$(CU
              $(wildcard tests/bench_*.c)))
 TEST_BIN := $(TEST_SRC:%.c=$(B)/%)
 
-.PHONY: all bench help setup demo fuzz test test-gpu test-gpu-sanitize test-sanitize check-layers format clean
+.PHONY: all bench help setup demo fuzz fuzz-replay test test-gpu test-gpu-sanitize test-sanitize check-layers format clean
 .PRECIOUS: $(OBJ)/%.o
 all: $(B)/vitrun $(B)/libvitrun.so
 
@@ -173,8 +173,8 @@ $(TEST_BIN) $(BENCH_BIN): $(B)/tests/%: $(OBJ)/tests/%.o $(TEST_AUX:%.c=$(OBJ)/%
 
 bench: $(BENCH_BIN)
 
-test: all $(TEST_BIN) $(BENCH_BIN)
-	@B=$(B) tests/run.sh $(TEST_BIN) tests/check_layers.sh $(sort $(wildcard tests/cli/test_*.sh))
+test: all $(TEST_BIN) $(BENCH_BIN) fuzz-replay
+	@B=$(B) tests/run.sh $(TEST_BIN) tests/check_layers.sh $(sort $(wildcard tests/cli/test_*.sh tests/fuzz/test_*.sh))
 
 # Tests that need a GPU; they fail where there is none.
 GPU_BIN := $(GPU_TEST:%.c=$(B)/%)
@@ -197,6 +197,14 @@ TARGETS ?= $(FUZZ_TARGETS)
 fuzz: # in a make of its own, for config=fuzz
 	@$(MAKE) --no-print-directory config=fuzz $(TARGETS:%=build/fuzz/fuzz/%)
 	@tests/fuzz/run.sh build/fuzz/fuzz $(SECONDS) $(TARGETS)
+
+# Many answers of the safetensors reader, for differential.py.
+ANSWER := $(B)/fuzz/answer_safetensors
+$(ANSWER): $(OBJ)/tests/fuzz/answer_safetensors.o $(B)/libvitrun.a
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+fuzz-replay: $(FUZZ_BIN) $(ANSWER)
 
 ifeq ($(config),fuzz)
 # What reads untrusted numbers may not even wrap or narrow them; hashes and random numbers do.

@@ -4,6 +4,7 @@ set -eu
 sudo=
 [ "$(id -u)" -eq 0 ] || sudo=sudo
 packages="gcc make pkg-config libc6-dev libjansson-dev libstb-dev libcmocka-dev python3"
+packages="$packages clang libclang-rt-dev libomp-dev" # make fuzz
 missing=
 for p in $packages libdnnl-dev libjpeg-dev; do
     dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing="$missing $p"
