@@ -121,6 +121,7 @@ help:
 	@echo 'make test-gpu      the tests that need a GPU; test-gpu-sanitize: under compute-sanitizer'
 	@echo 'make test-sanitize the same under AddressSanitizer and UndefinedBehaviorSanitizer'
 	@echo 'make fuzz          fuzz what reads files: SECONDS=60 a target, TARGETS="masks images"'
+	@echo 'make install       [PREFIX=/usr/local] [DESTDIR=]; install-strip, uninstall'
 	@echo 'make format        lay out the code with clang-format'
 	@echo 'make clean         remove build/'
 	@echo 'config=release|debug|sanitize|coverage|fuzz  ONEDNN=0  LIBJPEG=0  CUDA=0  CC=clang  werror=1'
@@ -130,10 +131,11 @@ $(B)/libvitrun.a: $(LIB_OBJ)
 	@rm -f $@
 	$(call say,AR,$@)ar rcs $@ $^
 
-$(B)/libvitrun.so: $(LIB_OBJ)
+$(B)/libvitrun.so: $(LIB_OBJ) engine/install/libvitrun.map
 	@mkdir -p $(@D)
-	$(call say,LD,$@)$(CC) -shared -Wl,-soname,libvitrun.so.0 $(LDFLAGS) -o $@ $^ $(LDLIBS)
-	@ln -sf libvitrun.so $(B)/libvitrun.so.0
+	$(call say,LD,$@)$(CC) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=engine/install/libvitrun.map \
+	    $(LDFLAGS) -o $@ $(LIB_OBJ) $(LDLIBS)
+	@ln -sf libvitrun.so $(B)/$(SONAME)
 
 $(B)/vitrun: $(CLI_OBJ) $(B)/libvitrun.a
 	$(call say,LD,$@)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
@@ -247,5 +249,7 @@ format:
 
 clean:
 	rm -rf build
+
+include engine/install/install.mk
 
 -include $(shell find $(OBJ) -name '*.d' 2>/dev/null)

@@ -1,0 +1,84 @@
+# Installing, and everything that only an installed vitrun has: the shared library's names, files for
+# pkg-config and CMake. Included by the Makefile; INSTALLED is the one list that install, uninstall and
+# the package follow.
+#
+#   make install [PREFIX=/usr/local] [DESTDIR=]    libdir=..., bindir=... as GNU's conventions have them
+#   make uninstall                                 with the same variables
+
+PREFIX      ?= /usr/local
+prefix      ?= $(PREFIX)
+exec_prefix ?= $(prefix)
+bindir      ?= $(exec_prefix)/bin
+libdir      ?= $(exec_prefix)/lib
+includedir  ?= $(prefix)/include
+datarootdir ?= $(prefix)/share
+docdir      ?= $(datarootdir)/doc/vitrun
+
+# The shared library's name changes with what vitrun.h promises not to change.
+VERSION := $(shell sed -n 's/^.define VITRUN_VERSION "\(.*\)"/\1/p' engine/vitrun.h)
+VERSION_WORDS := $(subst ., ,$(VERSION))
+ABI     := $(if $(filter 0,$(firstword $(VERSION_WORDS))),0.$(word 2,$(VERSION_WORDS)),$(firstword $(VERSION_WORDS)))
+SONAME  := libvitrun.so.$(ABI)
+
+# Only what vitrun.h declares is seen outside, in the static library, too, where all objects are made one.
+$(B)/install/vitrun.o: $(LIB_OBJ)
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(LD) -r -o $@ $^ && $(OBJCOPY) -w --keep-global-symbol='vitrun_*' --localize-hidden $@
+$(B)/install/libvitrun.a: $(B)/install/vitrun.o
+	@rm -f $@
+	$(call say,AR,$@)ar rcs $@ $^
+OBJCOPY ?= objcopy
+
+# How this folder was built, for tests that build with it: a shell's function that runs make with the
+# same variables, and what links with the library.
+SETTINGS := B OBJ config CC werror ONEDNN LIBJPEG JANSSON CUDA CUDA_ARCHS
+all: $(B)/settings
+$(B)/settings: FORCE
+	@mkdir -p $(@D)
+	@echo "same_make() { env -u MAKEFLAGS -u MAKELEVEL make -s $(foreach v,$(SETTINGS),'$(v)=$($(v))') \"\$$@\"; }" >$@
+	@echo "cc='$(CC) $(filter-out -fopenmp,$(LDFLAGS))'" >>$@
+
+# Paths in these files are those of the installed files, so they are made anew at each installation.
+FILLED := $(B)/install/vitrun.pc
+$(FILLED): $(B)/install/%: engine/install/%.in FORCE
+	@mkdir -p $(@D)
+	@sed -e 's|@prefix@|$(prefix)|' -e 's|@libdir@|$(libdir)|' -e 's|@includedir@|$(includedir)|' \
+	    -e 's|@version@|$(VERSION)|' -e 's|@soname@|$(SONAME)|' \
+	    -e 's|@private@|$(strip $(LDLIBS) -fopenmp)|' $< >$@
+
+# mode:what:where
+INSTALLED = \
+    755:$(B)/vitrun:$(bindir)/vitrun \
+    755:$(B)/libvitrun.so:$(libdir)/libvitrun.so.$(VERSION) \
+    644:$(B)/install/libvitrun.a:$(libdir)/libvitrun.a \
+    644:$(B)/install/vitrun.pc:$(libdir)/pkgconfig/vitrun.pc \
+    644:engine/vitrun.h:$(includedir)/vitrun.h \
+    644:README.md:$(docdir)/README.md \
+    644:LICENSE:$(docdir)/copyright \
+    644:samples/classify.c:$(docdir)/examples/classify.c
+# where a symbolic link is:what it says
+INSTALLED_LINKS = \
+    $(libdir)/$(SONAME):libvitrun.so.$(VERSION) \
+    $(libdir)/libvitrun.so:$(SONAME)
+# Folders of our own, emptied by uninstall and then removed.
+INSTALLED_FOLDERS = $(docdir)/examples $(docdir)
+
+field = $(word $(1),$(subst :, ,$(2)))
+
+.PHONY: install install-strip uninstall
+install: all $(foreach f,$(INSTALLED),$(call field,2,$(f)))
+	@set -e; $(foreach f,$(INSTALLED),install -D -m $(call field,1,$(f)) $(call field,2,$(f)) \
+	    '$(DESTDIR)$(call field,3,$(f))'; echo '  INSTALL  $(DESTDIR)$(call field,3,$(f))';) \
+	$(foreach l,$(INSTALLED_LINKS),ln -sf $(call field,2,$(l)) '$(DESTDIR)$(call field,1,$(l))';)
+
+# Without the tables for debuggers, which are most of the bytes.
+install-strip: install
+	strip '$(DESTDIR)$(bindir)/vitrun'
+	strip --strip-unneeded '$(DESTDIR)$(libdir)/libvitrun.so.$(VERSION)'
+	strip --strip-debug '$(DESTDIR)$(libdir)/libvitrun.a'
+
+uninstall:
+	rm -f $(foreach f,$(INSTALLED),'$(DESTDIR)$(call field,3,$(f))') \
+	    $(foreach l,$(INSTALLED_LINKS),'$(DESTDIR)$(call field,1,$(l))')
+	@for d in $(INSTALLED_FOLDERS); do \
+	    [ ! -d "$(DESTDIR)$$d" ] || rmdir --ignore-fail-on-non-empty "$(DESTDIR)$$d"; done

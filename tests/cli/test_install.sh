@@ -1,0 +1,54 @@
+#!/bin/sh
+# An installed vitrun serves programs outside: here it goes to a folder of the test's own, and the
+# sample programs are built and run against that.
+. tests/cli/lib.sh
+
+root=$tmp/root # as a package builder's: files lie under $root, but say that they lie under /opt
+lib=$root/opt/v/lib
+. "$B/settings"
+make_vitrun()
+{
+    same_make PREFIX=/opt/v DESTDIR="$root" "$@" >"$tmp/out" 2>"$tmp/err" || fail "make $*"
+}
+make_vitrun install
+
+"$root/opt/v/bin/vitrun" --version >"$tmp/out" || fail "the installed program runs"
+[ "$(readlink -f "$lib/libvitrun.so")" = "$(readlink -f "$lib"/libvitrun.so.*.*.*)" ] || fail "libvitrun.so"
+ok "the program, the libraries and their links are installed"
+
+export PKG_CONFIG_PATH="$lib/pkgconfig" PKG_CONFIG_SYSROOT_DIR="$root"
+run_classify()
+{
+    env LD_LIBRARY_PATH="$lib" "$@" "$vit" "$image" >"$tmp/out" 2>"$tmp/err"
+    status=$?
+    [ "$status" -eq 0 ] || fail "$*"
+}
+succeeds --json --topk 1 --threads 1 --logits --device cpu --weights "$vit" "$image"
+best=$(python3 -c 'import json, sys
+r = json.load(open(sys.argv[1]))["results"][0]
+print(r["top"][0]["class"], max(r["logits"]))' "$tmp/out")
+agrees() # the class, and its logit to three digits
+{
+    python3 -c 'import sys
+a, b = sys.argv[1].split(), open(sys.argv[2]).read().split()
+sys.exit(a[0] != b[0] or abs(float(a[1]) - float(b[-1])) > 2e-3)' "$best" "$tmp/out" || fail "$1: $best"
+}
+
+$cc -Wall -Wextra -Werror -pedantic samples/classify.c -o "$tmp/classify" \
+    $(pkg-config --cflags --libs vitrun) 2>"$tmp/err" || fail "with the shared library"
+run_classify "$tmp/classify"
+agrees "classify.c, shared"
+readelf -d "$tmp/classify" | grep -q "NEEDED.*\[libvitrun\.so\.[0-9]*\(\.[0-9]*\)\?\]" || fail "soname"
+ok "the C sample is built with pkg-config and gives what vitrun gives"
+
+$cc samples/classify.c -o "$tmp/classify_static" $(pkg-config --cflags vitrun) \
+    "$lib/libvitrun.a" $(pkg-config --static --libs-only-l --libs-only-other vitrun | sed 's/-lvitrun//') \
+    2>"$tmp/err" || fail "with the static library"
+run_classify "$tmp/classify_static"
+agrees "classify.c, static"
+ok "the C sample is built with the static library"
+
+make_vitrun uninstall
+left=$(find "$root" ! -type d)
+[ -z "$left" ] || fail "uninstall left $left"
+ok "uninstall removes what install put"
