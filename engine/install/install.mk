@@ -39,12 +39,16 @@ $(B)/settings: FORCE
 	@echo "cc='$(CC) $(filter-out -fopenmp,$(LDFLAGS))'" >>$@
 
 # Paths in these files are those of the installed files, so they are made anew at each installation.
-FILLED := $(B)/install/vitrun.pc
+FILLED := $(addprefix $(B)/install/,vitrun.pc vitrunConfig.cmake vitrunConfigVersion.cmake)
 $(FILLED): $(B)/install/%: engine/install/%.in FORCE
 	@mkdir -p $(@D)
 	@sed -e 's|@prefix@|$(prefix)|' -e 's|@libdir@|$(libdir)|' -e 's|@includedir@|$(includedir)|' \
 	    -e 's|@version@|$(VERSION)|' -e 's|@soname@|$(SONAME)|' \
-	    -e 's|@private@|$(strip $(LDLIBS) -fopenmp)|' $< >$@
+	    -e 's|@abi@|$(ABI)|' -e 's|@private@|$(PRIVATE)|' -e 's|@private_list@|$(subst $(SPACE),;,$(PRIVATE))|' \
+	    $< >$@
+# What the static library needs besides itself.
+PRIVATE = $(strip $(LDLIBS) -fopenmp)
+SPACE   := $() $()
 
 # mode:what:where
 INSTALLED = \
@@ -52,16 +56,18 @@ INSTALLED = \
     755:$(B)/libvitrun.so:$(libdir)/libvitrun.so.$(VERSION) \
     644:$(B)/install/libvitrun.a:$(libdir)/libvitrun.a \
     644:$(B)/install/vitrun.pc:$(libdir)/pkgconfig/vitrun.pc \
+    $(foreach f,vitrunConfig.cmake vitrunConfigVersion.cmake,\
+        644:$(B)/install/$(f):$(libdir)/cmake/vitrun/$(f)) \
     644:engine/vitrun.h:$(includedir)/vitrun.h \
     644:README.md:$(docdir)/README.md \
     644:LICENSE:$(docdir)/copyright \
-    644:samples/classify.c:$(docdir)/examples/classify.c
+    $(foreach f,classify.c classify.py,644:samples/$(f):$(docdir)/examples/$(f))
 # where a symbolic link is:what it says
 INSTALLED_LINKS = \
     $(libdir)/$(SONAME):libvitrun.so.$(VERSION) \
     $(libdir)/libvitrun.so:$(SONAME)
 # Folders of our own, emptied by uninstall and then removed.
-INSTALLED_FOLDERS = $(docdir)/examples $(docdir)
+INSTALLED_FOLDERS = $(libdir)/cmake/vitrun $(docdir)/examples $(docdir)
 
 field = $(word $(1),$(subst :, ,$(2)))
 

@@ -48,6 +48,48 @@ run_classify "$tmp/classify_static"
 agrees "classify.c, static"
 ok "the C sample is built with the static library"
 
+case $cc in
+*fsanitize*) echo "SKIPPED: Python cannot load a library with sanitizers" ;;
+*)
+    run_classify python3 "$root/opt/v/share/doc/vitrun/examples/classify.py"
+    sed -i 2,\$d "$tmp/out"
+    agrees "classify.py"
+    env LD_LIBRARY_PATH="$lib" python3 samples/classify.py "$tmp/none" "$image" >"$tmp/out" 2>"$tmp/err" && fail "no weights"
+    grep -q '^classify.py: .*/none: ' "$tmp/err" || fail "an error is told"
+    ok "the Python sample gives what vitrun gives"
+    ;;
+esac
+
+# cmake_classify TARGET VERSION: a CMake project outside, linked with TARGET.
+cmake_classify()
+{
+    mkdir -p "$tmp/cmake"
+    cat >"$tmp/cmake/CMakeLists.txt" <<CMAKE
+cmake_minimum_required(VERSION 3.13)
+project(classify C)
+find_package(vitrun $2 REQUIRED)
+add_executable(classify $PWD/samples/classify.c)
+target_link_libraries(classify $1)
+CMAKE
+    rm -rf "$tmp/cmake/build"
+    cmake -S "$tmp/cmake" -B "$tmp/cmake/build" -DCMAKE_C_COMPILER="${cc%% *}" \
+        -DCMAKE_C_FLAGS="${cc#* }" -DCMAKE_PREFIX_PATH="$root/opt/v" >"$tmp/out" 2>"$tmp/err" &&
+        cmake --build "$tmp/cmake/build" >"$tmp/out" 2>"$tmp/err"
+}
+version=$("$vitrun" --version | sed -n 's/^vitrun //p')
+if command -v cmake >/dev/null; then
+    for target in vitrun::vitrun vitrun::vitrun_static; do
+        cmake_classify $target "$version" || fail "CMake: $target"
+        run_classify "$tmp/cmake/build/classify"
+        agrees "CMake: $target"
+    done
+    cmake_classify vitrun::vitrun 99.0 && fail "CMake: a version that is not there"
+    grep -q 'vitrunConfig.cmake, version: '"$version" "$tmp/err" || fail "CMake: the version is said"
+    ok "CMake finds both libraries"
+else
+    echo "SKIPPED: no cmake"
+fi
+
 make_vitrun uninstall
 left=$(find "$root" ! -type d)
 [ -z "$left" ] || fail "uninstall left $left"
