@@ -220,13 +220,15 @@ static int open_buffers(watcher *w, const vitrun_context *c)
 int vitrun_attend(vitrun_context *c, int count, int first, int queries, vitrun_attention_fn fn,
                   void *user, const vitrun_outputs *out, vitrun_error *err)
 {
-    watcher w = {.model = c->model, .first = first, .queries = queries, .fn = fn, .user = user};
-    vitrun_outputs none = {0};
+    watcher w = {.first = first, .queries = queries, .fn = fn, .user = user};
     int failed = -1;
+    if (vitrun_need(c, "context", err) || vitrun_need((const void *)(uintptr_t)fn, "fn", err))
+        return -1;
+    w.model = c->model;
     if (check_queries(c, first, queries, &w.st) == 0 && open_buffers(&w, c) == 0) {
         c->stream->observe = at_attention;
         c->stream->observe_user = &w;
-        failed = vitrun_forward(c, count, out ? out : &none, err);
+        failed = vitrun_forward(c, count, out, err);
         c->stream->observe = NULL;
     }
     vt_free(w.qkv);

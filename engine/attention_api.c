@@ -17,7 +17,9 @@ struct vitrun_attention {
 
 void vitrun_attention_options_init(vitrun_attention_options *options)
 {
-    *options = (vitrun_attention_options){.size = sizeof *options, .batch = 1, .device = "auto"};
+    if (options)
+        *options =
+            (vitrun_attention_options){.size = sizeof *options, .batch = 1, .device = "auto"};
 }
 
 /* The squarest grid of all tokens, or of all but one prefix token where that one is a square. */
@@ -123,6 +125,8 @@ vitrun_attention *vitrun_attention_open(const vitrun_attention_options *options,
 {
     vt_status st = {0};
     vt_device *dev = NULL;
+    if (vitrun_need(options, "options", err))
+        return NULL;
     vitrun_attention *a = NULL;
     if (check_options(options, &st) == 0)
         dev = vitrun_device_open(options->device, options->dtype, options->threads, &st);
@@ -159,12 +163,12 @@ void vitrun_attention_close(vitrun_attention *a)
 
 const vitrun_layer *vitrun_attention_layer(const vitrun_attention *a)
 {
-    return &a->plans.group[0].pub;
+    return a ? &a->plans.group[0].pub : NULL;
 }
 
 int vitrun_attention_prefix(const vitrun_attention *a)
 {
-    return a->prefix;
+    return a ? a->prefix : 0;
 }
 
 vt_attn_work vt_attention_work(const vitrun_attention *a)
@@ -238,7 +242,14 @@ int vitrun_attention_run(vitrun_attention *a, const char *kernel, int calls, dou
 {
     vt_status st = {0};
     vt_attn_plan plan;
-    if (use(a, kernel, &plan, &st) ||
+    if (vitrun_need(a, "attention", err) || vitrun_need(kernel, "kernel", err) ||
+        vitrun_need(ms, "ms", err))
+        return -1;
+    if (calls < 1) {
+        vt_fail(&st, VT_USAGE, "%d calls (expected at least 1)", calls);
+        return vitrun_fail(err, &st);
+    }
+    if (vitrun_check_process(a->dev->threads, &st) || use(a, kernel, &plan, &st) ||
         a->dev->ops->prepare_attention(a->stream, a->out, a->qkv, &plan, a->images, &st))
         return vitrun_fail(err, &st);
     vt_clock_start(a->stream);
@@ -250,8 +261,9 @@ int vitrun_attention_run(vitrun_attention *a, const char *kernel, int calls, dou
 
 const char *vitrun_attention_device(const vitrun_attention *a, const char **dtype)
 {
-    *dtype = a->dev->arithmetic;
-    return a->dev->ops->name;
+    if (dtype)
+        *dtype = a ? a->dev->arithmetic : NULL;
+    return a ? a->dev->ops->name : NULL;
 }
 
 int vitrun_attention_memory(vitrun_attention *a, const char *kernel, uint64_t *work_bytes,
@@ -259,6 +271,9 @@ int vitrun_attention_memory(vitrun_attention *a, const char *kernel, uint64_t *w
 {
     vt_status st = {0};
     vt_attn_plan plan;
+    if (vitrun_need(a, "attention", err) || vitrun_need(kernel, "kernel", err) ||
+        vitrun_need(work_bytes, "work_bytes", err) || vitrun_need(mask_bytes, "mask_bytes", err))
+        return -1;
     if (use(a, kernel, &plan, &st))
         return vitrun_fail(err, &st);
     *work_bytes = a->dev->ops->attention_scratch(a->dev, &plan, a->images);

@@ -15,6 +15,7 @@
 #include <string.h>
 
 struct vitrun_check {
+    const vitrun_model *model; /* held: its texts are in the pairs */
     vitrun_check_pair *pair;
     int pairs, room;
 };
@@ -144,7 +145,8 @@ static int check_group(checker *c, const vt_planned_group *planned, const vt_att
             !vt_attention_serves(x->stream->dev, (vt_attn_kernel)k, plan->head_dim,
                                  plan->bias != NULL))
             continue;
-        if (run_kernel(x, plan, group, mask, (vt_attn_kernel)k, qkv, c->got, &c->st))
+        if (vt_watch_stopped(c->context->stream->watch, &c->st) ||
+            run_kernel(x, plan, group, mask, (vt_attn_kernel)k, qkv, c->got, &c->st))
             return -1;
         add_pair(c, planned, (vt_attn_kernel)k, vt_attn_kernel_name((vt_attn_kernel)k));
     }
@@ -236,7 +238,7 @@ static int run_observed(checker *c, vitrun_context *context, int count)
     vt_status st = {0};
     context->stream->observe = at_attention;
     context->stream->observe_user = c;
-    int failed = vitrun_run_images(context, count, &st);
+    int failed = vitrun_run_images(context, count, "check", &st);
     context->stream->observe = NULL;
     if (!failed)
         failed = vitrun_check_finite(context, count, &(vitrun_outputs){0}, &st);
@@ -247,41 +249,47 @@ static int run_observed(checker *c, vitrun_context *context, int count)
 
 vitrun_check *vitrun_check_run(vitrun_context *context, int count, vitrun_error *err)
 {
+    if (vitrun_need(context, "context", err))
+        return NULL;
     checker c = {.context = context};
-    if (count < 1)
-        vt_fail(&c.st, VT_USAGE, "%d images (expected at least 1)", count);
+    if (count < 1 || count > context->acts.images)
+        vt_fail(&c.st, VT_USAGE, "%d images (expected 1 to %d)", count, context->acts.images);
     else
         c.check = vt_alloc(1, sizeof *c.check, "check", &c.st);
     int failed = !c.check || open_checker(&c, count) || run_observed(&c, context, count) ? -1 : 0;
     close_checker(&c);
-    if (!failed)
+    if (!failed) {
+        c.check->model = vitrun_hold(context->model);
         return c.check;
-    vitrun_fail(err, &c.st);
+    }
+    vitrun_context_fail(context, err, &c.st);
     vitrun_check_free(c.check);
     return NULL;
 }
 
 int vitrun_check_ok(const vitrun_check *check)
 {
-    for (int i = 0; i < check->pairs; i++)
+    for (int i = 0; check && i < check->pairs; i++)
         if (!(check->pair[i].max_error <= check->pair[i].allowed))
             return 0;
-    return 1;
+    return check != NULL;
 }
 
 int vitrun_check_count(const vitrun_check *check)
 {
-    return check->pairs;
+    return check ? check->pairs : 0;
 }
 
 const vitrun_check_pair *vitrun_check_at(const vitrun_check *check, int i)
 {
-    return i >= 0 && i < check->pairs ? &check->pair[i] : NULL;
+    return check && i >= 0 && i < check->pairs ? &check->pair[i] : NULL;
 }
 
 void vitrun_check_free(vitrun_check *check)
 {
-    if (check)
-        vt_free(check->pair);
+    if (!check)
+        return;
+    vitrun_close((vitrun_model *)(uintptr_t)check->model);
+    vt_free(check->pair);
     vt_free(check);
 }

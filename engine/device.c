@@ -90,6 +90,8 @@ vt_device *vitrun_device_open(const char *device, const char *dtype, int threads
         return NULL;
     }
     threads = threads ? threads : usable_cores();
+    if (vitrun_check_process(threads, st))
+        return NULL;
     if (w.cuda)
         return open_cuda(&w, on_gpu, threads, st);
     vt_status why;

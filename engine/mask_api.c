@@ -8,8 +8,9 @@
 #include "engine/image/image.h"
 
 struct vitrun_masks {
-    vt_masks *own;    /* NULL: the model's */
-    vt_plans counted; /* where own */
+    const vitrun_model *model; /* held, where the masks are its */
+    vt_masks *own;             /* NULL: the model's */
+    vt_plans counted;          /* where own */
     const vt_plans *plans;
     const vt_masks *masks;
     int tokens, heads, prefix, grid_h, grid_w;
@@ -18,7 +19,8 @@ struct vitrun_masks {
 
 void vitrun_mask_options_init(vitrun_mask_options *options)
 {
-    *options = (vitrun_mask_options){.size = sizeof *options, .threads = 1};
+    if (options)
+        *options = (vitrun_mask_options){.size = sizeof *options, .threads = 1};
 }
 
 /* ---- opening ---- */
@@ -28,6 +30,10 @@ static int check_options(const vitrun_mask_options *o, vt_status *st)
     if (o->size != sizeof *o)
         return vt_fail(st, VT_USAGE, "vitrun_mask_options has size %zu (expected %zu)", o->size,
                        sizeof *o);
+    if (vitrun_check_list(o->masks, o->mask_count, "masks", st))
+        return -1;
+    if (o->threads < 0 || o->threads > 1024)
+        return vt_fail(st, VT_USAGE, "%d threads (expected 1 to 1024)", o->threads);
     int64_t patches = (int64_t)o->grid_h * o->grid_w;
     if (o->grid_h < 1 || o->grid_w < 1 || o->prefix < 0 || patches + o->prefix > 1 << 20)
         return vt_fail(
@@ -41,22 +47,23 @@ static int check_options(const vitrun_mask_options *o, vt_status *st)
     return 0;
 }
 
-static int open_masks(vitrun_masks *m, const vitrun_mask_options *o, vt_status *st)
+static int open_masks(vitrun_masks *m, const vitrun_mask_options *o, vt_watch *watch, vt_status *st)
 {
     vt_mask_shape shape = {.layers = o->layers,
                            .heads = o->heads,
                            .prefix = o->prefix,
                            .grid_h = o->grid_h,
                            .grid_w = o->grid_w};
-    if (check_options(o, st))
-        return -1;
     m->threads = o->threads > 0 ? o->threads : 1;
+    if (check_options(o, st) || vitrun_check_process(m->threads, st))
+        return -1;
     m->own = vt_masks_load(o->mask_config, o->masks, o->mask_count, &shape, m->threads, st);
     if (!m->own)
         return -1;
     m->heads = m->own->heads, m->prefix = o->prefix, m->grid_h = o->grid_h, m->grid_w = o->grid_w;
     m->tokens = o->prefix + o->grid_h * o->grid_w;
-    vt_plan_setup setup = {.heads = m->heads, .head_dim = 1, .images = 1, .threads = m->threads};
+    vt_plan_setup setup = {
+        .heads = m->heads, .head_dim = 1, .images = 1, .threads = m->threads, .watch = watch};
     m->masks = m->own;
     m->plans = &m->counted;
     return vt_plans_build(&m->counted, m->own, m->own->layers, m->tokens, &setup, st);
@@ -65,8 +72,14 @@ static int open_masks(vitrun_masks *m, const vitrun_mask_options *o, vt_status *
 vitrun_masks *vitrun_masks_open(const vitrun_mask_options *options, vitrun_error *err)
 {
     vt_status st = {0};
+    vt_watch watch;
+    if (vitrun_need(options, "options", err))
+        return NULL;
     vitrun_masks *m = vt_alloc(1, sizeof *m, "masks", &st);
-    if (m && open_masks(m, options, &st)) {
+    vt_watch_open(&watch, options->progress, options->progress_user);
+    int failed = m && open_masks(m, options, &watch, &st);
+    vt_watch_close(&watch);
+    if (failed) {
         vitrun_masks_free(m);
         m = NULL;
     }
@@ -78,12 +91,15 @@ vitrun_masks *vitrun_masks_open(const vitrun_mask_options *options, vitrun_error
 vitrun_masks *vitrun_masks_of(const vitrun_model *model, vitrun_error *err)
 {
     vt_status st = {0};
+    if (vitrun_need(model, "model", err))
+        return NULL;
     vitrun_masks *m = vt_alloc(1, sizeof *m, "masks", &st);
     if (!m) {
         vitrun_fail(err, &st);
         return NULL;
     }
-    *m = (vitrun_masks){.plans = &model->plans,
+    *m = (vitrun_masks){.model = vitrun_hold(model),
+                        .plans = &model->plans,
                         .masks = model->masks,
                         .tokens = model->vit.tokens,
                         .heads = model->vit.heads / model->vit.head_copies,
@@ -101,6 +117,7 @@ void vitrun_masks_free(vitrun_masks *m)
     if (m->own)
         vt_plans_free(&m->counted);
     vt_masks_free(m->own);
+    vitrun_close((vitrun_model *)(uintptr_t)m->model);
     vt_free(m);
 }
 
@@ -108,12 +125,12 @@ void vitrun_masks_free(vitrun_masks *m)
 
 int vitrun_masks_count(const vitrun_masks *m)
 {
-    return m->plans->groups;
+    return m ? m->plans->groups : 0;
 }
 
 const vitrun_layer *vitrun_masks_at(const vitrun_masks *m, int i)
 {
-    return i >= 0 && i < m->plans->groups ? &m->plans->group[i].pub : NULL;
+    return m && i >= 0 && i < m->plans->groups ? &m->plans->group[i].pub : NULL;
 }
 
 /* Every pair on: stands in for the mask of a dense group. */
@@ -159,6 +176,8 @@ static int check_query(const vitrun_masks *m, int query, vt_status *st)
 int vitrun_masks_row(const vitrun_masks *m, int i, int query, uint8_t *row, vitrun_error *err)
 {
     vt_status st = {0};
+    if (vitrun_need(m, "masks", err) || vitrun_need(row, "row", err))
+        return -1;
     vt_mask full;
     const vt_mask *mask = mask_at(m, i, &full, &st);
     uint64_t *bits = NULL;
@@ -185,6 +204,8 @@ static int write_drawing(const char *path, uint8_t *rgb, int width, int height, 
 int vitrun_masks_draw_matrix(const vitrun_masks *m, int i, const char *path, vitrun_error *err)
 {
     vt_status st = {0};
+    if (vitrun_need(m, "masks", err) || vitrun_need(path, "path", err))
+        return -1;
     vt_mask full;
     const vt_mask *mask = mask_at(m, i, &full, &st);
     uint8_t *rgb;
@@ -199,6 +220,8 @@ int vitrun_masks_draw_query(const vitrun_masks *m, int i, int query, const char 
                             vitrun_error *err)
 {
     vt_status st = {0};
+    if (vitrun_need(m, "masks", err) || vitrun_need(path, "path", err))
+        return -1;
     vt_mask full;
     const vt_mask *mask = mask_at(m, i, &full, &st);
     uint8_t *rgb;
@@ -278,6 +301,8 @@ static void describe(const vitrun_masks *m, int first, saved_layer *s, st_entry 
 int vitrun_masks_save(const vitrun_masks *m, const char *path, vitrun_error *err)
 {
     vt_status st = {0};
+    if (vitrun_need(m, "masks", err) || vitrun_need(path, "path", err))
+        return -1;
     size_t layers = (size_t)m->plans->layers, done = 0;
     st_entry *entry = vt_alloc(layers, sizeof *entry, "mask list", &st);
     saved_layer *layer = entry ? vt_alloc(layers, sizeof *layer, "mask list", &st) : NULL;

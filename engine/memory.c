@@ -33,6 +33,8 @@ int vitrun_memory_plan(const vitrun_model *m, int batch, vitrun_memory *memory, 
 {
     vt_status st = {0};
     uint64_t stream = 0;
+    if (vitrun_need(m, "model", err) || vitrun_need(memory, "memory", err))
+        return -1;
     if (batch < 1 || batch > 1 << 20)
         vt_fail(&st, VT_USAGE, "batch %d (expected 1 to %d)", batch, 1 << 20);
     if (st.code != VT_OK || stream_bytes(m, batch, &stream, &st))

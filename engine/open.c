@@ -3,28 +3,24 @@
 #include "engine/session.h"
 
 #include <stdio.h>
-#include <string.h>
 
 #include "weights_tools/timm_archs.h"
-
-int vitrun_fail(vitrun_error *err, const vt_status *st)
-{
-    err->code = (vitrun_code)st->code;
-    memcpy(err->message, st->text, sizeof err->message);
-    return -1;
-}
-
-_Static_assert(sizeof(((vitrun_error *)0)->message) == sizeof(((vt_status *)0)->text),
-               "the two error texts have one length");
 
 const char *vitrun_version(void)
 {
     return VITRUN_VERSION;
 }
 
+int vitrun_version_number(void)
+{
+    return VITRUN_VERSION_NUMBER;
+}
+
 void vitrun_options_init(vitrun_options *options)
 {
-    *options = (vitrun_options){.size = sizeof *options, .density_threshold = -1, .device = "auto"};
+    if (options)
+        *options =
+            (vitrun_options){.size = sizeof *options, .density_threshold = -1, .device = "auto"};
 }
 
 /* ---- steps of opening ---- */
@@ -77,7 +73,7 @@ static int load_masks(vitrun_model *m, const vitrun_options *o, vt_status *st)
     return m->masks ? 0 : -1;
 }
 
-static int plan(vitrun_model *m, const vitrun_options *o, vt_status *st)
+static int plan(vitrun_model *m, const vitrun_options *o, vt_watch *watch, vt_status *st)
 {
     double threshold = o->density_threshold;
     if (threshold < 0)
@@ -91,6 +87,7 @@ static int plan(vitrun_model *m, const vitrun_options *o, vt_status *st)
         .images = m->planned_images,
         .dev = m->dev,
         .threads = m->dev->threads,
+        .watch = watch,
         .biased = m->cfg.vit.rel_pos != VIT_BIAS_NONE,
         .wish = {.rule = o->dispatch == VITRUN_DISPATCH_DENSITY ? VT_RULE_DENSITY : VT_RULE_AUTO,
                  .threshold = threshold,
@@ -159,6 +156,14 @@ static int check_options(const vitrun_options *o, vt_status *st)
                        o->size, sizeof *o);
     if (!o->weights)
         return vt_fail(st, VT_USAGE, "--weights is missing");
+    if (vitrun_check_list(o->set, o->set_count, "set", st) ||
+        vitrun_check_list(o->masks, o->mask_count, "masks", st))
+        return -1;
+    if (o->image_height < 0 || o->image_width < 0 || !o->image_height != !o->image_width)
+        return vt_fail(st, VT_USAGE, "image size %dx%d (expected both sides, or 0x0)",
+                       o->image_height, o->image_width);
+    if (o->dispatch != VITRUN_DISPATCH_AUTO && o->dispatch != VITRUN_DISPATCH_DENSITY)
+        return vt_fail(st, VT_USAGE, "dispatch %d is unknown", (int)o->dispatch);
     if (o->batch < 0 || o->batch > 1 << 20)
         return vt_fail(st, VT_USAGE, "batch %d (expected 1 to %d)", o->batch, 1 << 20);
     if (!(o->density_threshold <= 1))
@@ -179,7 +184,8 @@ static void add_biases(vitrun_model *m)
 }
 
 /* Everything that can be wrong is found before the first weight is read. */
-static int load(vitrun_model *m, const vitrun_options *o, const st_reader *r, vt_status *st)
+static int load(vitrun_model *m, const vitrun_options *o, const st_reader *r, vt_watch *watch,
+                vt_status *st)
 {
     vit_needs needs;
     if (load_config(m, o, r, st) ||
@@ -190,16 +196,16 @@ static int load(vitrun_model *m, const vitrun_options *o, const st_reader *r, vt
         return -1;
     uint64_t least = needs.bytes + vit_acts_bytes(&m->vit, m->planned_images, m->want);
     if (vitrun_check_memory(m, least, st) || vitrun_check_device(m, least, st) ||
-        load_masks(m, o, st) || plan(m, o, st) ||
+        load_masks(m, o, st) || plan(m, o, watch, st) ||
         vitrun_check_memory(m, least + m->plans.mask_bytes, st))
         return -1;
-    if (vit_load(&m->vit, &m->cfg.vit, r, o->weights, m->dev, m->planned_images, &needs, st))
+    if (vit_load(&m->vit, &m->cfg.vit, r, o->weights, m->dev, m->planned_images, &needs, watch, st))
         return -1;
     add_biases(m);
     return 0;
 }
 
-static int open_model(vitrun_model *m, const vitrun_options *o, vt_status *st)
+static int open_model(vitrun_model *m, const vitrun_options *o, vt_watch *watch, vt_status *st)
 {
     vitrun_memory memory;
     vitrun_error err;
@@ -210,7 +216,7 @@ static int open_model(vitrun_model *m, const vitrun_options *o, vt_status *st)
     st_reader *r = st_open(o->weights, st);
     if (!r)
         return -1;
-    int failed = load(m, o, r, st);
+    int failed = load(m, o, r, watch, st);
     st_close(r);
     if (failed || warn(m, st) || describe(m, st))
         return -1;
@@ -219,57 +225,19 @@ static int open_model(vitrun_model *m, const vitrun_options *o, vt_status *st)
     return m->max_memory ? vitrun_check_memory(m, memory.peak_bytes, st) : 0;
 }
 
-vitrun_model *vitrun_open(const vitrun_options *options, vitrun_error *err)
-{
-    double start = vt_now_ms();
-    vt_status st = {0};
-    vitrun_model *m = NULL;
-    if (check_options(options, &st) == 0)
-        m = vt_alloc(1, sizeof *m, "model", &st);
-    if (m && open_model(m, options, &st)) {
-        vitrun_close(m);
-        m = NULL;
-    }
-    if (m)
-        m->info.load_ms = vt_now_ms() - start;
-    else
-        vitrun_fail(err, &st);
-    return m;
-}
-
 /* A shallow copy of what the models share; masks, plans and facts are the variant's own. */
-static int open_variant(vitrun_model *m, const vitrun_model *base, const vitrun_options *o,
-                        vt_status *st)
+static int open_variant(vitrun_model *m, const vitrun_options *o, vt_watch *watch, vt_status *st)
 {
-    m->shares = true;
+    const vitrun_model *base = m->base;
     m->dev = base->dev;
     m->cfg = base->cfg;
     m->vit = base->vit;
     m->planned_images = o->batch ? o->batch : base->planned_images;
     m->max_memory = o->max_memory;
-    if (vitrun_want_intermediates(m, o, st) || load_masks(m, o, st) || plan(m, o, st))
+    if (vitrun_want_intermediates(m, o, st) || load_masks(m, o, st) || plan(m, o, watch, st))
         return -1;
     add_biases(m);
     return warn(m, st) || describe(m, st) ? -1 : 0;
-}
-
-vitrun_model *vitrun_variant(const vitrun_model *base, const vitrun_options *options,
-                             vitrun_error *err)
-{
-    double start = vt_now_ms();
-    vt_status st = {0};
-    vitrun_model *m = NULL;
-    if (check_options(options, &st) == 0)
-        m = vt_alloc(1, sizeof *m, "variant", &st);
-    if (m && open_variant(m, base, options, &st)) {
-        vitrun_close(m);
-        m = NULL;
-    }
-    if (m)
-        m->info.load_ms = vt_now_ms() - start;
-    else
-        vitrun_fail(err, &st);
-    return m;
 }
 
 static void free_weights(vitrun_model *m)
@@ -281,10 +249,8 @@ static void free_weights(vitrun_model *m)
     timm_config_free(&m->cfg);
 }
 
-void vitrun_close(vitrun_model *m)
+static void free_model(vitrun_model *m)
 {
-    if (!m)
-        return;
     for (int i = 0; i < m->warnings; i++)
         vt_free(m->warning[i]);
     vt_free(m->warning);
@@ -292,46 +258,102 @@ void vitrun_close(vitrun_model *m)
     vt_free(m->wanted);
     vt_plans_free(&m->plans);
     vt_masks_free(m->masks);
-    if (!m->shares)
+    if (!m->base)
         free_weights(m);
+    vitrun_close((vitrun_model *)(uintptr_t)m->base);
     vt_free(m);
+}
+
+const vitrun_model *vitrun_hold(const vitrun_model *m)
+{
+    atomic_fetch_add(&((vitrun_model *)(uintptr_t)m)->holders, 1);
+    return m;
+}
+
+void vitrun_close(vitrun_model *m)
+{
+    if (m && atomic_fetch_sub(&m->holders, 1) == 1)
+        free_model(m);
+}
+
+/* A model of its own, or where `base` is not NULL a variant of that. */
+static vitrun_model *open_any(const vitrun_model *base, const vitrun_options *o, vt_status *st)
+{
+    double start = vt_now_ms();
+    vt_watch watch;
+    vitrun_model *m = check_options(o, st) ? NULL : vt_alloc(1, sizeof *m, "model", st);
+    if (!m)
+        return NULL;
+    atomic_init(&m->holders, 1);
+    m->base = base ? vitrun_hold(base) : NULL;
+    vt_watch_open(&watch, o->progress, o->progress_user);
+    int failed = base ? open_variant(m, o, &watch, st) : open_model(m, o, &watch, st);
+    vt_watch_close(&watch);
+    m->info.load_ms = vt_now_ms() - start;
+    if (!failed)
+        return m;
+    vitrun_close(m);
+    return NULL;
+}
+
+vitrun_model *vitrun_open(const vitrun_options *options, vitrun_error *err)
+{
+    vt_status st = {0};
+    if (vitrun_need(options, "options", err))
+        return NULL;
+    vitrun_model *m = open_any(NULL, options, &st);
+    if (!m)
+        vitrun_fail(err, &st);
+    return m;
+}
+
+vitrun_model *vitrun_variant(const vitrun_model *base, const vitrun_options *options,
+                             vitrun_error *err)
+{
+    vt_status st = {0};
+    if (vitrun_need(base, "model", err) || vitrun_need(options, "options", err))
+        return NULL;
+    vitrun_model *m = open_any(base, options, &st);
+    if (!m)
+        vitrun_fail(err, &st);
+    return m;
 }
 
 /* ---- what was opened ---- */
 
 const vitrun_info *vitrun_info_get(const vitrun_model *m)
 {
-    return &m->info;
+    return m ? &m->info : NULL;
 }
 
 const char *vitrun_label(const vitrun_model *m, int index)
 {
-    return index >= 0 && index < m->cfg.labels ? m->cfg.label[index] : NULL;
+    return m && index >= 0 && index < m->cfg.labels ? m->cfg.label[index] : NULL;
 }
 
 int vitrun_layer_count(const vitrun_model *m)
 {
-    return m->plans.groups;
+    return m ? m->plans.groups : 0;
 }
 
 const vitrun_layer *vitrun_layer_at(const vitrun_model *m, int i)
 {
-    return i >= 0 && i < m->plans.groups ? &m->plans.group[i].pub : NULL;
+    return m && i >= 0 && i < m->plans.groups ? &m->plans.group[i].pub : NULL;
 }
 
 int vitrun_warning_count(const vitrun_model *m)
 {
-    return m->warnings;
+    return m ? m->warnings : 0;
 }
 
 const char *vitrun_warning_at(const vitrun_model *m, int i)
 {
-    return i >= 0 && i < m->warnings ? m->warning[i] : NULL;
+    return m && i >= 0 && i < m->warnings ? m->warning[i] : NULL;
 }
 
 int vitrun_architecture_at(int i, vitrun_architecture *out)
 {
-    if (i < 0 || i >= timm_arch_count)
+    if (!out || i < 0 || i >= timm_arch_count)
         return -1;
     const timm_arch *a = &timm_archs[i];
     *out = (vitrun_architecture){.name = a->name,

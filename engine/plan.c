@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "engine/costs.h"
+#include "kernels/watch.h"
 
 /* ---- layouts ---- */
 
@@ -310,6 +311,7 @@ int vt_plans_build(vt_plans *out, const vt_masks *masks, int layers, int tokens,
                    const vt_plan_setup *setup, vt_status *st)
 {
     int groups = 0;
+    vt_watch *watch = masks ? setup->watch : NULL;
     *out = (vt_plans){.layers = layers, .dev = setup->dev};
     if (setup->dev)
         out->measured = vt_costs_of(setup->dev, setup->head_dim, &out->costs);
@@ -324,8 +326,12 @@ int vt_plans_build(vt_plans *out, const vt_masks *masks, int layers, int tokens,
                     vt_alloc((size_t)setup->heads, sizeof *h.members, "head list", st)};
     bool failed =
         !out->plan || !out->of || !out->group || !out->mask || !h.mask || !h.text || !h.members;
-    for (int i = 0; i < layers && !failed; i++)
-        failed = plan_layer(out, i, tokens, &h, masks ? &masks->layer[i] : NULL, setup, st) != 0;
+    vt_watch_begin(watch, "masks", (uint64_t)layers);
+    for (int i = 0; i < layers && !failed; i++) {
+        failed = vt_watch_stopped(watch, st) ||
+                 plan_layer(out, i, tokens, &h, masks ? &masks->layer[i] : NULL, setup, st);
+        vt_watch_step(watch, !failed);
+    }
     vt_free(h.mask);
     vt_free(h.text);
     vt_free(h.members);

@@ -52,7 +52,8 @@ typedef struct {
     vt_attn_wish wish;        /* layers' own thresholds and kernels override, where allowed */
     bool wish_threshold_wins; /* the command line's beats a layer's */
     int threads;
-    bool biased; /* scores get a relative position bias, which not every kernel adds */
+    vt_watch *watch; /* told of the layers while masks are counted; NULL: none */
+    bool biased;     /* scores get a relative position bias, which not every kernel adds */
 } vt_plan_setup;
 
 /* masks may be NULL where tokens > 0 and all layers are dense (then `layers` counts). On failure

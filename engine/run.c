@@ -54,20 +54,32 @@ static int host_buffers(vitrun_context *c, int batch, vt_status *st)
     return 0;
 }
 
+static int open_context(vitrun_context *c, const vitrun_model *model, int batch, vt_status *st)
+{
+    c->model = vitrun_hold(model);
+    vt_watch_open(&c->watch, NULL, NULL);
+    c->stream = model->dev->ops->stream_open(model->dev, st);
+    if (!c->stream)
+        return -1;
+    c->stream->watch = &c->watch;
+    return vit_acts_alloc(&c->acts, &model->vit, batch, model->want, st) ||
+                   host_buffers(c, batch, st) || prepare(c, batch, st)
+               ? -1
+               : 0;
+}
+
 vitrun_context *vitrun_context_open(const vitrun_model *model, int batch, vitrun_error *err)
 {
     vt_status st = {0};
     vitrun_context *c = NULL;
-    if (refuse_memory(model, batch, &st) == 0)
+    if (vitrun_need(model, "model", err))
+        return NULL;
+    if (vitrun_check_process(model->dev->threads, &st) == 0 &&
+        refuse_memory(model, batch, &st) == 0)
         c = vt_alloc(1, sizeof *c, "context", &st);
-    if (c) {
-        c->model = model;
-        c->stream = model->dev->ops->stream_open(model->dev, &st);
-        if (!c->stream || vit_acts_alloc(&c->acts, &model->vit, batch, model->want, &st) ||
-            host_buffers(c, batch, &st) || prepare(c, batch, &st)) {
-            vitrun_context_close(c);
-            c = NULL;
-        }
+    if (c && open_context(c, model, batch, &st)) {
+        vitrun_context_close(c);
+        c = NULL;
     }
     if (!c)
         vitrun_fail(err, &st);
@@ -91,12 +103,35 @@ void vitrun_context_close(vitrun_context *c)
         vt_free(c->stream->profile);
         dev->ops->stream_close(c->stream);
     }
+    vt_watch_close(&c->watch);
+    vitrun_close((vitrun_model *)(uintptr_t)c->model);
     vt_free(c);
 }
 
 float *vitrun_context_input(vitrun_context *c)
 {
-    return c->input;
+    return c ? c->input : NULL;
+}
+
+/* ---- looking on ---- */
+
+void vitrun_context_progress(vitrun_context *c, vitrun_progress_fn fn, void *user)
+{
+    if (c)
+        vt_watch_tell(&c->watch, fn, user);
+}
+
+void vitrun_cancel(vitrun_context *c, int on)
+{
+    if (c)
+        vt_watch_stop(&c->watch, on != 0);
+}
+
+int vitrun_context_fail(vitrun_context *c, vitrun_error *err, const vt_status *st)
+{
+    if (st->code == VT_CANCELLED)
+        vt_watch_stop(&c->watch, false);
+    return vitrun_fail(err, st);
 }
 
 /* ---- the forward pass ---- */
@@ -109,9 +144,11 @@ static void forward(vitrun_context *c)
     const vt_backend_ops *ops = s->dev->ops;
     bool replays = ops->replay && !s->profiling && !s->observe;
     if (replays && !ops->recorded(s)) {
+        s->watch = NULL; /* nothing runs yet, and half of it is not to be kept */
         ops->record_begin(s);
         vit_forward(s, &c->model->vit, &c->acts, c->model->plans.of);
         ops->record_end(s);
+        s->watch = &c->watch;
     }
     if (replays)
         ops->replay(s);
@@ -140,17 +177,21 @@ static void fetch_results(vitrun_context *c, int count)
         s->dev->ops->fetch(s, c->pooled2, (vt_mat){c->acts.pooled2, VT_F32, n, m->cfg.width});
 }
 
-static int submit(vitrun_context *c, int count, vt_status *st)
+/* `what` the caller's progress function is told of. */
+static int submit(vitrun_context *c, int count, const char *what, vt_status *st)
 {
     vt_stream *s = c->stream;
+    if (vitrun_check_process(c->model->dev->threads, st))
+        return -1;
     if (count < 1 || count > c->acts.images)
         return vt_fail(st, VT_USAGE, "%d images (expected 1 to %d)", count, c->acts.images);
     if (c->running)
         return vt_fail(st, VT_USAGE, "a forward is under way: wait for it first");
     s->error.code = VT_OK;
-    if (c->prepared != count && prepare(c, count, st))
+    if (vt_watch_stopped(&c->watch, st) || (c->prepared != count && prepare(c, count, st)))
         return -1;
     s->images = count;
+    vt_watch_begin(&c->watch, what, (uint64_t)count * (uint64_t)c->model->vit.cfg.layers);
     s->dev->ops->feed(s, input_of(c, count), c->input);
     forward(c);
     fetch_results(c, count);
@@ -162,12 +203,15 @@ static int submit(vitrun_context *c, int count, vt_status *st)
 static int wait(vitrun_context *c, vt_status *st)
 {
     c->running = 0;
-    return c->stream->dev->ops->finish(c->stream, st);
+    if (c->stream->dev->ops->finish(c->stream, st))
+        return -1;
+    vt_watch_end(&c->watch);
+    return vt_watch_stopped(&c->watch, st);
 }
 
-int vitrun_run_images(vitrun_context *c, int count, vt_status *st)
+int vitrun_run_images(vitrun_context *c, int count, const char *what, vt_status *st)
 {
-    return submit(c, count, st) || wait(c, st) ? -1 : 0;
+    return submit(c, count, what, st) || wait(c, st) ? -1 : 0;
 }
 
 static bool all_finite(const float *x, size_t n)
@@ -214,7 +258,7 @@ static int name_culprit(vitrun_context *c, int count, vt_status *st)
     culprit who = {.layer = -1};
     c->stream->observe = look;
     c->stream->observe_user = &who;
-    int failed = vitrun_run_images(c, count, st);
+    int failed = vitrun_run_images(c, count, "search", st);
     c->stream->observe = NULL;
     if (failed)
         return -1;
@@ -268,17 +312,22 @@ static int copy_outputs(vitrun_context *c, int count, const vitrun_outputs *out,
 int vitrun_submit(vitrun_context *c, int count, vitrun_error *err)
 {
     vt_status st = {0};
-    return submit(c, count, &st) ? vitrun_fail(err, &st) : 0;
+    if (vitrun_need(c, "context", err))
+        return -1;
+    return submit(c, count, "forward", &st) ? vitrun_context_fail(c, err, &st) : 0;
 }
 
 int vitrun_wait(vitrun_context *c, const vitrun_outputs *out, vitrun_error *err)
 {
     vt_status st = {0};
+    static const vitrun_outputs none = {0};
+    if (vitrun_need(c, "context", err))
+        return -1;
     int count = c->running;
     if (!count)
         vt_fail(&st, VT_USAGE, "there is no forward to wait for: submit one first");
-    if (!count || wait(c, &st) || copy_outputs(c, count, out, &st))
-        return vitrun_fail(err, &st);
+    if (!count || wait(c, &st) || copy_outputs(c, count, out ? out : &none, &st))
+        return vitrun_context_fail(c, err, &st);
     return 0;
 }
 
@@ -290,36 +339,41 @@ int vitrun_forward(vitrun_context *c, int count, const vitrun_outputs *out, vitr
 int vitrun_time(vitrun_context *c, double *ms, vitrun_error *err)
 {
     vt_status st = {0};
+    if (vitrun_need(c, "context", err) || vitrun_need(ms, "ms", err))
+        return -1;
     vt_stream *s = c->stream;
     if (c->running || !c->ran || s->profiling)
         vt_fail(&st, VT_USAGE,
                 "only a context that has run, runs nothing and is not profiled can be timed");
-    if (st.code != VT_OK)
+    if (st.code != VT_OK || vitrun_check_process(s->dev->threads, &st))
         return vitrun_fail(err, &st);
     s->error.code = VT_OK;
     s->images = c->prepared;
     vt_clock_start(s);
     forward(c);
     *ms = vt_clock_stop(s);
-    return s->dev->ops->finish(s, &st) ? vitrun_fail(err, &st) : 0;
+    return s->dev->ops->finish(s, &st) ? vitrun_context_fail(c, err, &st) : 0;
 }
 
 /* ---- where time goes ---- */
 
 void vitrun_profile(vitrun_context *c, int on)
 {
-    vt_profile(c->stream, on != 0);
+    if (c)
+        vt_profile(c->stream, on != 0);
 }
 
 int vitrun_profile_count(const vitrun_context *c)
 {
-    return c->stream->profile_count;
+    return c ? c->stream->profile_count : 0;
 }
 
 void vitrun_profile_at(const vitrun_context *c, int i, vitrun_profile_entry *out)
 {
-    *out = (vitrun_profile_entry){0};
-    if (i < 0 || i >= c->stream->profile_count)
+    if (!out)
+        return;
+    *out = (vitrun_profile_entry){.layer = -1};
+    if (!c || i < 0 || i >= c->stream->profile_count)
         return;
     const vt_profile_entry *e = &c->stream->profile[i];
     *out = (vitrun_profile_entry){

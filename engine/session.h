@@ -1,5 +1,6 @@
 /* The inside of the handles of vitrun.h. Only engine/ (not cli, not experiments) includes this.
  *
+ *   calls.c      errors, arguments, the process: what all calls have in common
  *   open.c       vitrun_open: configuration, weights, masks, plans; what a model is
  *   plan.c       masks -> kernels and layouts
  *   device.c     which device a text means
@@ -17,14 +18,16 @@
 #define VT_SESSION_H
 
 #include "engine/plan.h"
+#include "kernels/watch.h"
 #include "models/vit.h"
 
 struct vitrun_model {
     timm_config cfg;
     vt_device *dev;
     vit_model vit;
-    bool shares;     /* dev, cfg and vit are another model's, which outlives this one */
-    vt_masks *masks; /* NULL: all layers dense */
+    atomic_int holders;       /* itself until it is closed, and what was opened on it */
+    const vitrun_model *base; /* held: dev, cfg and vit are its; NULL: own */
+    vt_masks *masks;          /* NULL: all layers dense */
     vt_plans plans;
     int planned_images;
     uint64_t max_memory;
@@ -37,8 +40,9 @@ struct vitrun_model {
 };
 
 struct vitrun_context {
-    const vitrun_model *model;
+    const vitrun_model *model; /* held */
     vt_stream *stream;
+    vt_watch watch;
     vit_acts acts;
     int prepared; /* images that the stream is prepared for; 0: none yet */
     int running;  /* images of the forward that was submitted and not yet waited for; 0: none */
@@ -50,8 +54,18 @@ struct vitrun_context {
     float *pooled, *pooled2; /* [batch, D] */
 };
 
-/* Copies an internal failure to the caller's error. Always -1. */
+/* Copies an internal failure to the caller's error, unless that is NULL. Always -1. */
 int vitrun_fail(vitrun_error *err, const vt_status *st);
+/* Fails (VT_USAGE) where an argument that must be there is NULL. */
+int vitrun_need(const void *argument, const char *name, vitrun_error *err);
+/* Fails (VT_USAGE) where a list of texts is not what its count says. */
+int vitrun_check_list(const char *const *item, int count, const char *name, vt_status *st);
+/* Fails (VT_USAGE) in a process that was forked after its thread had run work on several threads;
+ * else notes that this thread runs some on so many. */
+int vitrun_check_process(int threads, vt_status *st);
+
+/* Keeps the model until vitrun_close is called once more. */
+const vitrun_model *vitrun_hold(const vitrun_model *model);
 
 /* The device for the public texts `device` ("auto", "cpu", "cuda", "cuda:1") and `dtype`; threads
  * 0: all that this process may use. */
@@ -73,8 +87,10 @@ int vitrun_fetch_intermediates(const vitrun_context *c, int count, float *to, vt
 int vitrun_check_finite(vitrun_context *c, int count, const vitrun_outputs *out, vt_status *st);
 
 /* Prepares the stream for `count` images, runs them, waits. Logits and pooled features are then in
- * the host's buffers, tokens in the device's. */
-int vitrun_run_images(vitrun_context *c, int count, vt_status *st);
+ * the host's buffers, tokens in the device's. `what`: for the caller's progress function. */
+int vitrun_run_images(vitrun_context *c, int count, const char *what, vt_status *st);
+/* vitrun_fail of a call on a context: a wish to stop is fulfilled by being told. */
+int vitrun_context_fail(vitrun_context *c, vitrun_error *err, const vt_status *st);
 
 /* vitrun_attention_open on a device that the caller keeps, and closes later. */
 vitrun_attention *vt_attention_open_on(vt_device *dev, const vitrun_attention_options *options,

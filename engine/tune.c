@@ -10,6 +10,7 @@
  */
 #include "engine/costs.h"
 #include "engine/session.h"
+#include "kernels/watch.h"
 
 #include <math.h>
 
@@ -64,7 +65,8 @@ struct vitrun_tuning {
 
 void vitrun_tune_options_init(vitrun_tune_options *options)
 {
-    *options = (vitrun_tune_options){.size = sizeof *options, .device = "auto", .head_dim = 64};
+    if (options)
+        *options = (vitrun_tune_options){.size = sizeof *options, .device = "auto", .head_dim = 64};
 }
 
 /* ---- one attention ---- */
@@ -166,13 +168,17 @@ static bool is_too_long(const vitrun_tuning *t, int head_dim, int shape)
     return vt_attn_predict(&t->built_in, VT_ATTN_DENSE, &w) > 4 * LONGEST_MS;
 }
 
-static int measure(vitrun_tuning *t, const vitrun_tune_options *o, vitrun_error *err)
+static int measure(vitrun_tuning *t, const vitrun_tune_options *o, vt_watch *watch,
+                   vitrun_error *err)
 {
+    vt_status st;
     double begin = vt_now_ms();
+    vt_watch_begin(watch, "attentions", PASSES * SHAPES * MASKS);
     for (int i = 0; i < PASSES * SHAPES * MASKS; i++) {
         int shape = i / MASKS % SHAPES, mask = i % MASKS;
-        if (o->progress)
-            o->progress(o->user, i, PASSES * SHAPES * MASKS);
+        if (vt_watch_stopped(watch, &st))
+            return vitrun_fail(err, &st);
+        vt_watch_step(watch, i > 0);
         if (is_too_long(t, o->head_dim, shape) || shapes[shape].tokens > masks[mask].most_tokens)
             continue;
         if (vt_now_ms() - begin > BUDGET_MS)
@@ -180,6 +186,7 @@ static int measure(vitrun_tuning *t, const vitrun_tune_options *o, vitrun_error 
         if (measure_one(t, o->head_dim, shape, mask, err))
             return -1;
     }
+    vt_watch_end(watch);
     return 0;
 }
 
@@ -200,7 +207,7 @@ static void summarise(vitrun_tuning *t, int head_dim)
                                          .measured_worst = after.worst};
 }
 
-static int tune(vitrun_tuning *t, const vitrun_tune_options *o, vitrun_error *err)
+static int tune(vitrun_tuning *t, const vitrun_tune_options *o, vt_watch *watch, vitrun_error *err)
 {
     vt_status st = {0};
     t->dev = vitrun_device_open(o->device, o->dtype, o->threads, &st);
@@ -212,7 +219,7 @@ static int tune(vitrun_tuning *t, const vitrun_tune_options *o, vitrun_error *er
         return vitrun_fail(err, &st);
     }
     t->built_in = t->measured = *t->dev->ops->attention_costs(t->dev);
-    if (measure(t, o, err))
+    if (measure(t, o, watch, err))
         return -1;
     if (vt_costs_fit(&t->measured, t->sample, t->samples, &st))
         return vitrun_fail(err, &st);
@@ -223,7 +230,10 @@ static int tune(vitrun_tuning *t, const vitrun_tune_options *o, vitrun_error *er
 vitrun_tuning *vitrun_tune(const vitrun_tune_options *o, vitrun_error *err)
 {
     vt_status st = {0};
+    vt_watch watch;
     vitrun_tuning *t = NULL;
+    if (vitrun_need(o, "options", err))
+        return NULL;
     if (o->size != sizeof *o)
         vt_fail(&st, VT_USAGE, "vitrun_tune_options has size %zu (expected %zu)", o->size,
                 sizeof *o);
@@ -235,7 +245,10 @@ vitrun_tuning *vitrun_tune(const vitrun_tune_options *o, vitrun_error *err)
         vitrun_fail(err, &st);
         return NULL;
     }
-    if (tune(t, o, err) == 0)
+    vt_watch_open(&watch, o->progress, o->progress_user);
+    int failed = tune(t, o, &watch, err);
+    vt_watch_close(&watch);
+    if (!failed)
         return t;
     vitrun_tuning_free(t);
     return NULL;
@@ -252,17 +265,26 @@ void vitrun_tuning_free(vitrun_tuning *t)
 
 const vitrun_tuning_summary *vitrun_tuning_get(const vitrun_tuning *t)
 {
-    return &t->summary;
+    return t ? &t->summary : NULL;
 }
 
 void vitrun_tuning_constant(const vitrun_tuning *t, int i, vitrun_constant *out)
 {
-    *out = (vitrun_constant){vt_costs_name(i), vt_costs_get(&t->built_in, i),
-                             vt_costs_get(&t->measured, i)};
+    if (!out)
+        return;
+    *out = (vitrun_constant){0};
+    if (t && i >= 0 && i < t->summary.constants)
+        *out = (vitrun_constant){vt_costs_name(i), vt_costs_get(&t->built_in, i),
+                                 vt_costs_get(&t->measured, i)};
 }
 
 void vitrun_tuning_sample_at(const vitrun_tuning *t, int i, vitrun_tuning_sample *out)
 {
+    if (!out)
+        return;
+    *out = (vitrun_tuning_sample){0};
+    if (!t || i < 0 || i >= t->samples)
+        return;
     const vt_attn_sample *s = &t->sample[i];
     const char *mask = masks[t->from[i].mask].text;
     *out =
@@ -279,6 +301,8 @@ void vitrun_tuning_sample_at(const vitrun_tuning *t, int i, vitrun_tuning_sample
 int vitrun_tuning_keep(vitrun_tuning *t, const char **path, vitrun_error *err)
 {
     vt_status st = {0};
+    if (vitrun_need(t, "tuning", err) || vitrun_need(path, "path", err))
+        return -1;
     const vitrun_tuning_summary *s = &t->summary;
     *path = t->path;
     if (s->measured_mean > CREDIBLE) {

@@ -1,12 +1,5 @@
-/* vitrun: Vision Transformer inference with sparse attention. The whole public interface.
- *
- * A model is opened once and then only read; several threads may use one model, each with a context
- * of its own. The library never prints, exits, or keeps global state. Functions that can fail
- * return 0 or -1 (or a pointer or NULL) and fill a vitrun_error; on failure outputs are undefined
- * unless said otherwise. Structures that a caller fills begin with their size, which must be that
- * of the library's own version of this header: start from the matching _init function. `err` must
- * not be NULL. Strings and arrays that a function returns through `const` pointers belong to the
- * handle they came from and live as long.
+/* vitrun: Vision Transformer inference with sparse attention. The whole public interface, and its
+ * manual; the program `vitrun` uses nothing else.
  *
  *     vitrun_options o;
  *     vitrun_error err;
@@ -16,10 +9,56 @@
  *     vitrun_context *c = vitrun_context_open(m, 1, &err);
  *     vitrun_image img;
  *     vitrun_image_load(&img, "cat.png", &err);
- *     float *in = vitrun_context_input(c), *logits = malloc(vitrun_info_get(m)->outputs * 4);
- *     vitrun_preprocess(m, &img, in, &err);
- *     vitrun_outputs out = {.logits = logits};
- *     vitrun_forward(c, 1, &out, &err);
+ *     float *logits = malloc(vitrun_info_get(m)->outputs * sizeof *logits);
+ *     vitrun_preprocess(m, &img, vitrun_context_input(c), &err);
+ *     vitrun_forward(c, 1, &(vitrun_outputs){.logits = logits}, &err);
+ *
+ * Handles. A model is what was loaded, and is only read from then on. A context is a place to run it:
+ * buffers for a number of images, and what the device needs. Both are opaque, and so are masks,
+ * checks, attentions and tunings. Each is closed once, by the function beside the one that opened it;
+ * NULL is fine there. They may be closed in any order: a model stays until the last thing that was
+ * opened on it is closed.
+ *
+ * Errors. A function that can fail returns 0 or -1, or a pointer or NULL, and fills *err: a code and
+ * one line of text. err may be NULL where nobody wants to know. *err is untouched by success. After a
+ * failure the outputs are undefined, and the handle is as good as before; where that is not so (a
+ * GPU that died) every later call fails. A NULL where something must be, an index that is not there, a
+ * structure of another size, a call at the wrong time: VITRUN_USAGE, never a crash. What cannot be
+ * noticed is a handle that was closed already, and memory that is smaller than said here.
+ * Functions that cannot fail and look something up give NULL, 0 or zeros where there is no such thing.
+ *
+ * Memory. Input and outputs lie in the caller's memory and are written during the call only (between
+ * vitrun_submit and vitrun_wait: the input belongs to the context). Texts and arrays that come through
+ * `const` pointers belong to the handle that they came from and live as long. What a caller passes in
+ * options is read during the call only.
+ *
+ * Structures that a caller fills begin with `size`, which the matching _init function sets together
+ * with the defaults. Start from it, always: a program that was compiled with another vitrun.h than the
+ * library is refused by it.
+ *
+ * Units. Sizes in bytes, times in milliseconds, tensors fp32 in C order with the last index fastest,
+ * images from 0, layers and heads from 0, tokens from 0 with the prefix tokens (class, distillation,
+ * registers) first and the patches after them row by row.
+ *
+ * Threads. Several threads may use one model at once, each with a context of its own: each gets the
+ * same bits as one alone. One handle other than a model is used by one thread at a time, except for
+ * vitrun_cancel. Variants of a model are opened and closed by one thread at a time. Within a call the
+ * library uses up to vitrun_options.threads threads (OpenMP) besides.
+ *
+ * Processes. A process that was forked has none of its parent's OpenMP threads and none of its GPU:
+ * there a call returns an error where it would hang, if the thread that forked had run vitrun on
+ * several threads, and on a GPU. So fork first and open then; or exec (in Python: the start method
+ * "spawn"). With threads = 1 on the CPU a model may be opened first and be used by children that are
+ * forked then, which share its memory.
+ *
+ * The library never prints, never ends the process, sets no signal handlers or locale, and keeps no
+ * global state. Numbers in texts and files have a decimal point whatever the locale. It reads
+ * ~/.cache/vitrun (XDG_CACHE_HOME) and writes there what a GPU's preparation and vitrun_tune measured.
+ *
+ * Versions. MAJOR.MINOR.PATCH. Programs that were compiled with one version run with every later one
+ * of the same interface: the same MAJOR, or, while that is 0, the same MAJOR.MINOR. Within an
+ * interface functions may be added, nothing else changes: no structure, no value, no meaning. The
+ * shared library is named by its interface (libvitrun.so.0.1), so that several may be installed.
  */
 #ifndef VITRUN_H
 #define VITRUN_H
@@ -31,7 +70,13 @@
 extern "C" {
 #endif
 
-#define VITRUN_VERSION "0.1.0"
+#define VITRUN_VERSION       "0.1.0"
+#define VITRUN_VERSION_MAJOR 0
+#define VITRUN_VERSION_MINOR 1
+#define VITRUN_VERSION_PATCH 0
+/* 10203 for 1.2.3 */
+#define VITRUN_VERSION_NUMBER                                                                      \
+    (VITRUN_VERSION_MAJOR * 10000 + VITRUN_VERSION_MINOR * 100 + VITRUN_VERSION_PATCH)
 
 #if defined(__GNUC__)
 #define VITRUN_API __attribute__((visibility("default")))
@@ -44,7 +89,9 @@ typedef enum { /* also the exit statuses of the program */
                VITRUN_OK = 0,
                VITRUN_MACHINE = 1, /* memory, disk, device, a read that fails after opening */
                VITRUN_USAGE = 2,   /* an option's value is wrong, an impossible combination */
-               VITRUN_INPUT = 3    /* a given file is absent, broken, or does not fit */
+               VITRUN_INPUT = 3,   /* a given file is absent, broken, or does not fit */
+               VITRUN_CANCELLED =
+                   4 /* as asked, by vitrun_cancel or a progress function; no exit status */
 } vitrun_code;
 
 typedef struct {
@@ -52,10 +99,21 @@ typedef struct {
     char message[512]; /* one line: FILE: what is wrong (where; expected, found) */
 } vitrun_error;
 
-VITRUN_API const char *vitrun_version(void); /* of the library: VITRUN_VERSION when it was built */
+/* Of the library: VITRUN_VERSION and VITRUN_VERSION_NUMBER when it was built. */
+VITRUN_API const char *vitrun_version(void);
+VITRUN_API int vitrun_version_number(void);
 
 /* One line about the build: compiler, instruction sets, matrix library, image decoders. */
 VITRUN_API const char *vitrun_build_info(void);
+
+/* ---- looking on ---- */
+/* Called while something long runs: `done` of `total` steps of `what` are done, from 0 to total. `what`
+ * is a word for people: "masks" and "weights" (a step a layer) while a model is opened, "forward",
+ * "check" (a step a layer and image; on a GPU, where all of a forward is handed over at once, only 0
+ * and total), "attentions" while a device is tuned. Not 0 stops it: the call fails with
+ * VITRUN_CANCELLED as soon as the step in hand is done. Calls come one by one, but from any of the
+ * library's threads; they may use no handle that is in use but for vitrun_cancel. */
+typedef int (*vitrun_progress_fn)(void *user, const char *what, uint64_t done, uint64_t total);
 
 /* ---- opening a model ---- */
 typedef enum { VITRUN_DISPATCH_AUTO, VITRUN_DISPATCH_DENSITY } vitrun_dispatch;
@@ -86,24 +144,26 @@ typedef struct {
     int intermediate_norm;     /* these under the model's final norm (timm's norm=True) */
     int tokens; /* all tokens are wanted after the final norm: else the last block leaves those out
                    that the pooling does not read */
+    vitrun_progress_fn progress; /* told while the model is opened; or NULL */
+    void *progress_user;
 } vitrun_options;
 
-/* The device that a model would be opened on with these two options: "cpu" or "cuda"; NULL with err
- * set where it would not. */
+/* The device that a model would be opened on with these two options (each may be NULL: the default):
+ * "cpu" or "cuda"; NULL with err set where it would not. */
 VITRUN_API const char *vitrun_device_found(const char *device, const char *dtype,
                                            vitrun_error *err);
 
 typedef struct vitrun_model vitrun_model;
 
+/* Reads, checks and converts the weights, reads the masks, chooses the kernels. Everything that can be
+ * wrong with the files is found here, before much memory is taken. */
 VITRUN_API void vitrun_options_init(vitrun_options *options);
 VITRUN_API vitrun_model *vitrun_open(const vitrun_options *options, vitrun_error *err);
-VITRUN_API void vitrun_close(vitrun_model *model); /* NULL is fine; close its contexts first */
+VITRUN_API void vitrun_close(vitrun_model *model);
 
 /* The same weights under other masks, without loading them again. Of the options only masks,
- * threshold, dispatch, kernel, batch (0: the model's), max_memory, intermediates and
- * tokens count; `weights`
- * must be set, but is not read. Close a variant before `model`; variants of one model are opened and closed by
- * one thread at a time. */
+ * threshold, dispatch, kernel, batch (0: the model's), max_memory, intermediates, tokens and progress
+ * count; `weights` must be set, but is not read. */
 VITRUN_API vitrun_model *vitrun_variant(const vitrun_model *model, const vitrun_options *options,
                                         vitrun_error *err);
 
@@ -136,13 +196,14 @@ typedef struct {
 VITRUN_API const vitrun_info *vitrun_info_get(const vitrun_model *model);
 VITRUN_API const char *vitrun_label(const vitrun_model *model, int index); /* NULL: unknown */
 
-/* Prints nothing: fills the i-th supported architecture. Returns 0, or -1 when i is past the end. */
+/* The i-th architecture that is known by name. */
 typedef struct {
     const char *name;
     int layers, heads, width, image_height, image_width, patch;
     char parts[200];     /* what it has beyond, or lacks of, the plain ViT; "" for that */
     const char *missing; /* NULL: supported; else the switch that vitrun lacks */
 } vitrun_architecture;
+/* 0, or -1 where i is past the end. */
 VITRUN_API int vitrun_architecture_at(int i, vitrun_architecture *out);
 
 /* ---- what a layer's attention does: one entry a layer and head group, masks and choice ---- */
@@ -173,7 +234,7 @@ VITRUN_API const vitrun_layer *vitrun_layer_at(const vitrun_model *model, int i)
 VITRUN_API int vitrun_warning_count(const vitrun_model *model); /* e.g. masks with empty rows */
 VITRUN_API const char *vitrun_warning_at(const vitrun_model *model, int i);
 
-/* ---- memory, planned: what a context of `batch` images will hold ---- */
+/* ---- memory, planned: what a model and a context of `batch` images hold together, in bytes ---- */
 typedef struct {
     uint64_t peak_bytes; /* all of the below */
     uint64_t weights_bytes;
@@ -191,30 +252,52 @@ typedef struct {
     uint8_t *rgb; /* [height, width, 3] */
 } vitrun_image;
 
-/* PNG or JPEG; the content decides. "-" is standard input. Free with vitrun_image_free. */
+/* PNG or JPEG; the content decides, whatever the name, which is for errors. "-" is standard input.
+ * Converted to RGB as Pillow does; more than 178.9 million pixels are refused. Free the image with
+ * vitrun_image_free, which leaves it empty. */
 VITRUN_API int vitrun_image_load(vitrun_image *image, const char *path, vitrun_error *err);
 VITRUN_API int vitrun_image_decode(vitrun_image *image, const void *bytes, size_t size,
                                    const char *name, vitrun_error *err);
 VITRUN_API void vitrun_image_free(vitrun_image *image);
+/* rgb [height, width, 3]. */
 VITRUN_API int vitrun_png_write(const char *path, const uint8_t *rgb, int width, int height,
                                 vitrun_error *err);
 
-/* The model's eval transform: out [channels, image_height, image_width]. */
+/* The model's eval transform, from resizing to normalising, in timm's and Pillow's very numbers:
+ * out [channels, image_height, image_width]. May run on several threads at once. */
 VITRUN_API int vitrun_preprocess(const vitrun_model *model, const vitrun_image *image, float *out,
                                  vitrun_error *err);
+/* The same of pixels decoded elsewhere: rgb points to the top row of `height`, which are `stride` bytes
+ * apart (0: 3 * width; less than 0: the rows lie bottom up), each `width` times R, G, B. */
+VITRUN_API int vitrun_preprocess_rgb(const vitrun_model *model, const uint8_t *rgb, int width,
+                                     int height, ptrdiff_t stride, float *out, vitrun_error *err);
 
 /* ---- running ---- */
 typedef struct vitrun_context vitrun_context;
 
-/* A place to run up to `batch` images at a time. Allocates everything that a forward needs. */
+/* A place to run up to `batch` images at a time. Allocates everything that a forward needs; on a GPU
+ * the first one for a model also times candidates for its shapes, for some seconds. */
 VITRUN_API vitrun_context *vitrun_context_open(const vitrun_model *model, int batch,
                                                vitrun_error *err);
-VITRUN_API void vitrun_context_close(vitrun_context *context); /* NULL is fine */
+VITRUN_API void vitrun_context_close(vitrun_context *context); /* waits for what is submitted */
 
-/* The input buffer [batch, channels, image_height, image_width], to be filled by the caller. */
+/* The input buffer [batch, channels, image_height, image_width], to be filled by the caller, with what
+ * vitrun_preprocess gives or with ready tensors. The same buffer as long as the context lives; its
+ * content stays until it is overwritten. */
 VITRUN_API float *vitrun_context_input(vitrun_context *context);
 
-typedef struct {     /* each may be NULL; caller's memory, fp32 */
+/* Who is told of the context's forwards and checks from now on; NULL: nobody. */
+VITRUN_API void vitrun_context_progress(vitrun_context *context, vitrun_progress_fn fn, void *user);
+
+/* From any thread, also while another runs the context: asks it to stop (on != 0), or takes that back
+ * (0). What runs ends with VITRUN_CANCELLED after the operation in hand on the CPU (a part of a layer
+ * of one slice of the batch), on a GPU when what was handed to it is done, which is the forward: there
+ * a forward is stopped before it begins, while it is prepared, between operations where it is profiled
+ * or observed, and else at its end; its results are not given out. Where nothing runs, the next call
+ * ends so. A wish that was told once is forgotten, and the context is as good as before. */
+VITRUN_API void vitrun_cancel(vitrun_context *context, int on);
+
+typedef struct {     /* each may be NULL; the caller's memory, fp32 */
     float *logits;   /* [count, outputs] */
     float *features; /* [count, width]: pooled, before the head (timm's pre_logits) */
     float *tokens; /* [count, tokens, width]: after the final norm (timm's forward_features); needs
@@ -223,14 +306,15 @@ typedef struct {     /* each may be NULL; caller's memory, fp32 */
                              (timm's forward_intermediates), prefix tokens first */
 } vitrun_outputs;
 
-/* Runs the first `count` images of the input buffer. Non-finite results are an error
- * (VITRUN_INPUT) that names the first layer that produced them. */
+/* Runs the first `count` images of the input buffer, 1 to the context's batch, and fills what `out`
+ * points to (NULL: nothing). Results do not depend on the other images of the batch beyond rounding.
+ * Non-finite results are an error (VITRUN_INPUT) that names the first layer that produced them. */
 VITRUN_API int vitrun_forward(vitrun_context *context, int count, const vitrun_outputs *out,
                               vitrun_error *err);
 
 /* The same in two steps: submit starts the forward and returns, on a GPU before it is done; until
- * wait has returned, the context's input must stay as it is. With two contexts, one can be filled
- * while the other computes. */
+ * wait has returned, the context's input must stay as it is. Each submit is followed by one wait, and
+ * a context runs one forward at a time. With two contexts, one can be filled while the other computes. */
 VITRUN_API int vitrun_submit(vitrun_context *context, int count, vitrun_error *err);
 VITRUN_API int vitrun_wait(vitrun_context *context, const vitrun_outputs *out, vitrun_error *err);
 
@@ -247,7 +331,7 @@ typedef struct {
     long calls;
 } vitrun_profile_entry;
 /* On also resets; off keeps what was measured. On a GPU a profiled forward is slower as a whole:
- * its operations are waited for one by one. */
+ * its operations are waited for one by one. Between forwards only. */
 VITRUN_API void vitrun_profile(vitrun_context *context, int on);
 VITRUN_API int vitrun_profile_count(const vitrun_context *context);
 VITRUN_API void vitrun_profile_at(const vitrun_context *context, int i, vitrun_profile_entry *out);
@@ -280,9 +364,10 @@ typedef struct {
 } vitrun_check_pair;
 typedef struct vitrun_check vitrun_check;
 
-/* Runs the first `count` images of the context's input. NULL with err set on failure. */
+/* Runs the first `count` images of the context's input. */
 VITRUN_API vitrun_check *vitrun_check_run(vitrun_context *context, int count, vitrun_error *err);
-VITRUN_API int vitrun_check_ok(const vitrun_check *check);
+VITRUN_API int
+vitrun_check_ok(const vitrun_check *check); /* 1: no pair differs by more than allowed */
 VITRUN_API int vitrun_check_count(const vitrun_check *check);
 VITRUN_API const vitrun_check_pair *vitrun_check_at(const vitrun_check *check, int i);
 VITRUN_API void vitrun_check_free(vitrun_check *check);
@@ -295,14 +380,16 @@ typedef struct {
     const char *mask_config;
     const char *const *masks;
     int mask_count;
-    int threads;
+    int threads;                 /* 1 by default */
+    vitrun_progress_fn progress; /* told while masks are counted; or NULL */
+    void *progress_user;
 } vitrun_mask_options;
 
 typedef struct vitrun_masks vitrun_masks;
 
 VITRUN_API void vitrun_mask_options_init(vitrun_mask_options *options);
 VITRUN_API vitrun_masks *vitrun_masks_open(const vitrun_mask_options *options, vitrun_error *err);
-/* The masks of a model; valid as long as the model. Free it, too. */
+/* The masks of a model. */
 VITRUN_API vitrun_masks *vitrun_masks_of(const vitrun_model *model, vitrun_error *err);
 VITRUN_API void vitrun_masks_free(vitrun_masks *masks);
 VITRUN_API int vitrun_masks_count(const vitrun_masks *masks); /* layers x head groups */
@@ -355,8 +442,8 @@ typedef struct {
     const char *device, *dtype; /* as in vitrun_options */
     int head_dim;               /* the head size to measure for; 64 by default */
     int threads;
-    void (*progress)(void *user, int done, int total); /* called between measurements; or NULL */
-    void *user;
+    vitrun_progress_fn progress; /* told between measurements; or NULL */
+    void *progress_user;
 } vitrun_tune_options;
 
 typedef struct vitrun_tuning vitrun_tuning;
@@ -383,7 +470,7 @@ VITRUN_API void vitrun_tune_options_init(vitrun_tune_options *options);
 /* Times every kernel of the device on shapes and masks that tell the constants apart, for some
  * seconds, and fits them. Changes nothing yet. */
 VITRUN_API vitrun_tuning *vitrun_tune(const vitrun_tune_options *options, vitrun_error *err);
-VITRUN_API void vitrun_tuning_free(vitrun_tuning *tuning); /* NULL is fine */
+VITRUN_API void vitrun_tuning_free(vitrun_tuning *tuning);
 VITRUN_API const vitrun_tuning_summary *vitrun_tuning_get(const vitrun_tuning *tuning);
 VITRUN_API void vitrun_tuning_constant(const vitrun_tuning *tuning, int i, vitrun_constant *out);
 VITRUN_API void vitrun_tuning_sample_at(const vitrun_tuning *tuning, int i,
@@ -395,6 +482,7 @@ VITRUN_API void vitrun_tuning_sample_at(const vitrun_tuning *tuning, int i,
 VITRUN_API int vitrun_tuning_keep(vitrun_tuning *tuning, const char **path, vitrun_error *err);
 
 /* ---- arrays and tensors on disk: .npy or .safetensors by the path's ending; whole or not ---- */
+/* data [shape[0], ..., shape[rank - 1]], rank at most 8; `name` is the tensor's in a .safetensors. */
 VITRUN_API int vitrun_save_f32(const char *path, const char *name, const float *data,
                                const uint64_t *shape, int rank, vitrun_error *err);
 

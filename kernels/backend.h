@@ -23,6 +23,7 @@
 
 typedef struct vt_device vt_device;
 typedef struct vt_stream vt_stream;
+typedef struct vt_watch vt_watch;   /* watch.h */
 typedef struct vt_linear vt_linear; /* a weight matrix with bias in the device's own layout */
 
 /* Moments of rows: for each part of VT_MOMENTS columns of a row its mean, and the sum of the
@@ -205,10 +206,11 @@ struct vt_stream {
     vt_status error; /* the first failure; code VT_OK while there is none */
 
     /* for ops.c */
-    bool preparing; /* operations prepare for their shapes and compute nothing */
-    bool dry;       /* preparing only adds up the memory that it would take, in stream_bytes */
-    int images;     /* of the forward in progress; within vit_forward, of the slice in progress */
-    int first;      /* the slice's first image */
+    bool preparing;  /* operations prepare for their shapes and compute nothing */
+    bool dry;        /* preparing only adds up the memory that it would take, in stream_bytes */
+    int images;      /* of the forward in progress; within vit_forward, of the slice in progress */
+    int first;       /* the slice's first image */
+    vt_watch *watch; /* of the caller that waits; NULL: none. The lanes have their stream's */
     vt_stream *
         *lane;    /* [dev->lanes] streams of one thread each, for slices side by side; or NULL */
     double clock; /* of vt_clock_start */

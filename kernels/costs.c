@@ -80,8 +80,8 @@ void vt_costs_write(const vt_attn_costs *costs, char text[VT_COSTS_TEXT])
 {
     size_t n = 0;
     for (int i = 0; i < CONSTANTS; i++)
-        n += (size_t)snprintf(text + n, VT_COSTS_TEXT - n, "%s%s=%.6g", i ? " " : "",
-                              constants[i].name, vt_costs_get(costs, i));
+        n += (size_t)vt_format(text + n, VT_COSTS_TEXT - n, "%s%s=%.6g", i ? " " : "",
+                               constants[i].name, vt_costs_get(costs, i));
 }
 
 bool vt_costs_read(vt_attn_costs *costs, const char *text)
@@ -95,7 +95,7 @@ bool vt_costs_read(vt_attn_costs *costs, const char *text)
             return false;
         text += length + 1;
         char *end;
-        double value = strtod(text, &end);
+        double value = vt_strtod(text, &end);
         if (end == text || !(value >= 0) || !isfinite(value))
             return false;
         *constant(&read, i) = value;

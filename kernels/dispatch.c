@@ -110,8 +110,8 @@ static void by_density(vt_attn_choice *out, double density, double threshold)
 {
     bool below = density < threshold && isfinite(out->ms[vt_attn_fastest_sparse(out->ms)]);
     out->kernel = below ? vt_attn_fastest_sparse(out->ms) : VT_ATTN_DENSE;
-    snprintf(out->reason, sizeof out->reason, "density %.4g %s threshold %.4g: %s", density,
-             below ? "<" : ">=", threshold, below ? "sparse, as the rule says" : "dense");
+    vt_format(out->reason, sizeof out->reason, "density %.4g %s threshold %.4g: %s", density,
+              below ? "<" : ">=", threshold, below ? "sparse, as the rule says" : "dense");
 }
 
 static void by_cost(vt_attn_choice *out, double density, double threshold)
@@ -119,14 +119,14 @@ static void by_cost(vt_attn_choice *out, double density, double threshold)
     vt_attn_kernel sparse = vt_attn_fastest_sparse(out->ms);
     if (density >= threshold) {
         out->kernel = VT_ATTN_DENSE;
-        snprintf(out->reason, sizeof out->reason, "density %.4g >= threshold %.4g", density,
-                 threshold);
+        vt_format(out->reason, sizeof out->reason, "density %.4g >= threshold %.4g", density,
+                  threshold);
         return;
     }
     out->kernel = out->ms[sparse] < MARGIN * out->ms[VT_ATTN_DENSE] ? sparse : VT_ATTN_DENSE;
-    snprintf(out->reason, sizeof out->reason,
-             "density %.4g < %.4g; predicted %s %.3g ms, dense %.3g ms", density, threshold,
-             vt_attn_kernel_name(sparse), out->ms[sparse], out->ms[VT_ATTN_DENSE]);
+    vt_format(out->reason, sizeof out->reason,
+              "density %.4g < %.4g; predicted %s %.3g ms, dense %.3g ms", density, threshold,
+              vt_attn_kernel_name(sparse), out->ms[sparse], out->ms[VT_ATTN_DENSE]);
 }
 
 static int by_rule(vt_attn_choice *out, const vt_attn_wish *wish, const vt_attn_work *w,

@@ -1,5 +1,6 @@
 /* The gate in front of the operations: see ops.h. Devices do the work. */
 #include "kernels/ops.h"
+#include "kernels/watch.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -57,10 +58,11 @@ size_t vt_free_memory(vt_device *dev)
 
 /* ---- before and after an operation ---- */
 
-/* False where the operation must not run: after a failure, or with shapes that do not fit. */
+/* False where the operation must not run: after a failure, when the caller wants no more, or with
+ * shapes that do not fit. */
 static bool enter(vt_stream *s, const char *name, bool fits)
 {
-    if (s->error.code != VT_OK)
+    if (s->error.code != VT_OK || vt_watch_stopped(s->watch, &s->error))
         return false;
     if (!fits) {
         vt_fail(&s->error, VT_MACHINE, "%s: shapes do not fit together (layer %d)", name, s->layer);

@@ -1,6 +1,7 @@
 /* Error texts, checked sizes, aligned zeroed memory: see status.h. */
 #include "kernels/status.h"
 
+#include <locale.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,12 +42,58 @@ static void set_text(vt_status *st, char *whole)
     snprintf(st->text, sizeof st->text, "%.*s%s%s", (int)head, whole, dots, tail);
 }
 
+/* This thread's locale is "C" between the two. Where there is none to be had, nothing changes. */
+typedef struct {
+    locale_t c, before;
+} c_locale;
+
+static c_locale enter_c(void)
+{
+    c_locale l = {newlocale(LC_ALL_MASK, "C", (locale_t)0), (locale_t)0};
+    if (l.c)
+        l.before = uselocale(l.c);
+    return l;
+}
+
+static void leave_c(c_locale l)
+{
+    if (!l.c)
+        return;
+    uselocale(l.before);
+    freelocale(l.c);
+}
+
+static int format(char *out, size_t room, const char *fmt, va_list args)
+{
+    c_locale l = enter_c();
+    int n = vsnprintf(out, room, fmt, args);
+    leave_c(l);
+    return n;
+}
+
+int vt_format(char *out, size_t room, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    int n = format(out, room, fmt, args);
+    va_end(args);
+    return n;
+}
+
+double vt_strtod(const char *text, char **end)
+{
+    c_locale l = enter_c();
+    double x = strtod(text, end);
+    leave_c(l);
+    return x;
+}
+
 int vt_fail(vt_status *st, vt_code code, const char *fmt, ...)
 {
     char whole[WHOLE];
     va_list args;
     va_start(args, fmt);
-    vsnprintf(whole, sizeof whole, fmt, args);
+    format(whole, sizeof whole, fmt, args);
     va_end(args);
     set_text(st, whole);
     st->code = code;
@@ -58,7 +105,7 @@ int vt_prefix(vt_status *st, const char *fmt, ...)
     char whole[WHOLE];
     va_list args;
     va_start(args, fmt);
-    vsnprintf(whole, sizeof whole - sizeof st->text - 2, fmt, args);
+    format(whole, sizeof whole - sizeof st->text - 2, fmt, args);
     va_end(args);
     size_t n = strlen(whole);
     snprintf(whole + n, sizeof whole - n, ": %s", st->text);

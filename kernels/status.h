@@ -13,9 +13,10 @@
 
 typedef enum { /* the values are the program's exit statuses */
                VT_OK = 0,
-               VT_MACHINE = 1, /* memory, disk, device, a read that fails after opening */
-               VT_USAGE = 2,   /* unknown option, bad value, impossible combination */
-               VT_INPUT = 3,   /* a given file is absent, broken or does not fit */
+               VT_MACHINE = 1,   /* memory, disk, device, a read that fails after opening */
+               VT_USAGE = 2,     /* unknown option, bad value, impossible combination */
+               VT_INPUT = 3,     /* a given file is absent, broken or does not fit */
+               VT_CANCELLED = 4, /* the caller asked to stop; the program never does */
 } vt_code;
 
 typedef struct {
@@ -35,6 +36,10 @@ int vt_fail(vt_status *st, vt_code code, const char *fmt, ...) VT_PRINTF(3, 4);
 
 /* Puts a formatted prefix and ": " before the text that st already holds. Always returns -1. */
 int vt_prefix(vt_status *st, const char *fmt, ...) VT_PRINTF(2, 3);
+
+/* snprintf, and strtod, that have a decimal point whatever the host program's locale. */
+int vt_format(char *out, size_t room, const char *fmt, ...) VT_PRINTF(3, 4);
+double vt_strtod(const char *text, char **end);
 
 /* a * b and a + b; false where the result does not fit, and *out is then untouched. */
 bool vt_mul(size_t a, size_t b, size_t *out);

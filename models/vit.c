@@ -12,6 +12,8 @@
 
 #include <omp.h>
 
+#include "kernels/watch.h"
+
 static vt_mat mat(void *p, vt_dtype type, size_t rows, int cols)
 {
     return (vt_mat){p, type, rows, cols};
@@ -313,6 +315,8 @@ static void forward_slice(vt_stream *s, const vit_model *m, const vit_acts *a,
         if (!parallel)
             mlp(s, m, b, a, x);
         keep(s, m, a, i);
+        if (!s->preparing && s->error.code == VT_OK)
+            vt_watch_step(s->watch, (uint64_t)s->images);
     }
     s->layer = -1;
     norm(s, "norm", x, x, m->norm, m->cfg.norm_eps);
@@ -409,6 +413,7 @@ static void forward_part(vt_stream *s, const vit_model *m, const vit_acts *a,
     vt_stream *lane = s->lane[i];
     lane->preparing = s->preparing;
     lane->dry = s->dry;
+    lane->watch = s->watch;
     lane->images = own.slice;
     lane->first = part * own.slice;
     forward_slice(lane, m, &own, plan);

@@ -90,10 +90,10 @@ int vit_check(vit_needs *needs, const vit_config *cfg, const st_reader *r, const
 void vit_shape(vit_model *m, const vit_config *cfg, vt_device *dev);
 
 /* Reads, converts and packs all weights of a checkpoint that vit_check found right, for products of
- * about `images` images a forward, tensor by tensor: never two copies of the weights at a time. On
- * failure *m is left freed. */
+ * about `images` images a forward, tensor by tensor: never two copies of the weights at a time.
+ * `watch` (NULL: none) is told of each block. On failure *m is left freed. */
 int vit_load(vit_model *m, const vit_config *cfg, const st_reader *r, const char *path,
-             vt_device *dev, int images, const vit_needs *needs, vt_status *st);
+             vt_device *dev, int images, const vit_needs *needs, vt_watch *watch, vt_status *st);
 void vit_free(vit_model *m);
 
 /* How timm resamples a model's position embedding. Bilinear is without antialiasing; CORNERS aligns

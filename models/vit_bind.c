@@ -17,6 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/watch.h"
+
 enum { SHOWN = 5 };
 
 /* ---- tokens and positions ---- */
@@ -565,9 +567,13 @@ static void walk_model(vit_walk *w)
     walk_patches(w, m);
     tokens(w);
     vit_read_norm(w, &m->norm_pre, d, c->pre_norm, "norm_pre");
+    vt_watch_begin(w->watch, "weights", (uint64_t)c->layers);
     for (int i = 0; i < c->layers && !w->failed; i++) {
         vit_block unused = {0};
         walk_block(w, i, m->block ? &m->block[i] : &unused);
+        vt_watch_step(w->watch, !w->failed);
+        if (!w->failed && vt_watch_stopped(w->watch, w->st))
+            w->failed = true;
     }
     vit_read_norm(w, &m->norm, d, c->final_norm && !c->fc_norm, "norm");
     if (c->pool == VT_POOL_MAP)
@@ -705,13 +711,14 @@ static int reserve(vt_device *dev, const vit_needs *needs, size_t tensors, vt_st
 }
 
 int vit_load(vit_model *m, const vit_config *cfg, const st_reader *r, const char *path,
-             vt_device *dev, int images, const vit_needs *needs, vt_status *st)
+             vt_device *dev, int images, const vit_needs *needs, vt_watch *watch, vt_status *st)
 {
     vit_walk w = {
         .r = r, .path = path, .cfg = cfg, .m = m, .dtype = dev->dtype, .st = st, .dev = dev};
     vit_shape(m, cfg, dev);
     timm_names_open(&w.names, r);
     w.loading = true;
+    w.watch = watch;
     w.largest = needs->largest;
     w.rows = (size_t)images * (size_t)m->tokens;
     m->parameters = needs->parameters;

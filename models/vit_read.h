@@ -35,6 +35,7 @@ typedef struct {
 
     /* loading */
     vt_device *dev;
+    vt_watch *watch;           /* NULL: nobody looks on */
     size_t rows;               /* of a typical product */
     float *stage, *source;     /* [largest]: a matrix in the making; one that it takes columns of */
     float *bias, *row, *gamma; /* [longest of a matrix's sides] */

@@ -23,7 +23,7 @@ class Options(c.Structure):  # vitrun_options, in vitrun.h's order
                 ("device", c.c_char_p), ("dtype", c.c_char_p), ("threads", c.c_int),
                 ("batch", c.c_int), ("labels", c.c_char_p), ("max_memory", c.c_uint64),
                 ("intermediates", c.c_char_p), ("intermediate_norm", c.c_int),
-                ("tokens", c.c_int)]
+                ("tokens", c.c_int), ("progress", c.c_void_p), ("progress_user", c.c_void_p)]
 
 
 class Info(c.Structure):  # the beginning of vitrun_info

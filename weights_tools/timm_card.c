@@ -88,7 +88,7 @@ static void rope_text(const vit_config *v, char *out, size_t n)
     static const char *const kinds[] = {"none", "cat", "mixed", "dinov3"};
     size_t at = (size_t)snprintf(out, n, "%s", kinds[v->rope]);
     if (v->rope == VIT_ROPE_AXIAL || v->rope == VIT_ROPE_CENTERED)
-        at += (size_t)snprintf(out + at, n - at, ", temperature %g", v->rope_temperature);
+        at += (size_t)vt_format(out + at, n - at, ", temperature %g", v->rope_temperature);
     if (v->rope_ref_h)
         at += (size_t)snprintf(out + at, n - at, ", reference %dx%d", v->rope_ref_h, v->rope_ref_w);
     if (v->rope != VIT_ROPE_NONE)
@@ -100,9 +100,9 @@ static void other_text(const timm_config *c, fact_id f, char *out, size_t n)
 {
     const double *x = f == FACT_MEAN ? c->pre.mean : c->pre.std;
     if (f == FACT_MEAN || f == FACT_STD)
-        snprintf(out, n, "%.9g, %.9g, %.9g", x[0], x[1], x[2]);
+        vt_format(out, n, "%.9g, %.9g, %.9g", x[0], x[1], x[2]);
     else if (f == FACT_NORM_EPS || f == FACT_CROP_PCT)
-        snprintf(out, n, "%.9g", f == FACT_NORM_EPS ? c->vit.norm_eps : c->pre.crop_pct);
+        vt_format(out, n, "%.9g", f == FACT_NORM_EPS ? c->vit.norm_eps : c->pre.crop_pct);
     else if (f == FACT_LABELS)
         snprintf(out, n, c->labels ? "%.40s%s" : "none", c->labels ? c->label[0] : "",
                  c->labels > 1 ? ", ..." : "");

@@ -3,9 +3,10 @@
 
 #include "engine/cli/cli.h"
 
-static void show_progress(void *user, int done, int total)
+static int show_progress(void *user, const char *what, uint64_t done, uint64_t total)
 {
-    cli_progress(user, (size_t)done, (size_t)total, "attentions");
+    cli_progress(user, (size_t)done, (size_t)total, what);
+    return 0;
 }
 
 static json_t *constant_json(const vitrun_constant *c)
@@ -107,7 +108,7 @@ int cmd_tune(const cli_options *o, cli_io *io, vitrun_error *err)
         options.head_dim = o->head_dim;
     options.threads = cli_threads(o);
     options.progress = show_progress;
-    options.user = io;
+    options.progress_user = io;
     vitrun_tuning *t = vitrun_tune(&options, err);
     cli_progress_clear(io);
     int status = t ? vitrun_tuning_keep(t, &path, err) : -1;

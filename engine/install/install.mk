@@ -15,7 +15,7 @@ datarootdir ?= $(prefix)/share
 docdir      ?= $(datarootdir)/doc/vitrun
 
 # The shared library's name changes with what vitrun.h promises not to change.
-VERSION := $(shell sed -n 's/^.define VITRUN_VERSION "\(.*\)"/\1/p' engine/vitrun.h)
+VERSION := $(shell sed -n 's/^.define VITRUN_VERSION  *"\(.*\)"/\1/p' engine/vitrun.h)
 VERSION_WORDS := $(subst ., ,$(VERSION))
 ABI     := $(if $(filter 0,$(firstword $(VERSION_WORDS))),0.$(word 2,$(VERSION_WORDS)),$(firstword $(VERSION_WORDS)))
 SONAME  := libvitrun.so.$(ABI)

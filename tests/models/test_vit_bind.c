@@ -101,7 +101,7 @@ static uint64_t load(const st_entry *e, size_t n, const vit_config *cfg, vt_stat
     uint64_t parameters = 0;
     vit_needs needs;
     if (vit_check(&needs, cfg, r, "w.safetensors", VT_F32, st) == 0 &&
-        vit_load(&m, cfg, r, "w.safetensors", dev, 1, &needs, st) == 0) {
+        vit_load(&m, cfg, r, "w.safetensors", dev, 1, &needs, NULL, st) == 0) {
         parameters = m.parameters;
         assert_int_equal(parameters, needs.parameters);
         assert_int_equal(m.tokens, 7);
