@@ -36,7 +36,7 @@ all: $(B)/settings
 $(B)/settings: FORCE
 	@mkdir -p $(@D)
 	@echo "same_make() { env -u MAKEFLAGS -u MAKELEVEL make -s $(foreach v,$(SETTINGS),'$(v)=$($(v))') \"\$$@\"; }" >$@
-	@echo "cc='$(CC) $(filter-out -fopenmp,$(LDFLAGS))'" >>$@
+	@echo "cc='$(CC) $(filter-out -fopenmp,$(LDFLAGS))' built='$(B)'" >>$@
 
 # Paths in these files are those of the installed files, so they are made anew at each installation.
 FILLED := $(addprefix $(B)/install/,vitrun.pc vitrunConfig.cmake vitrunConfigVersion.cmake)

@@ -1,0 +1,33 @@
+#!/bin/sh
+# What programs that are linked with the library rely on.
+. tests/cli/lib.sh
+. "$B/settings"
+
+golden=tests/golden/vitrun.abi
+tests/abi.py "$cc" engine/vitrun.h >"$tmp/out" 2>"$tmp/err" || fail "the header is read"
+diff -u "$golden" "$tmp/out" >"$tmp/err" ||
+    fail "vitrun.h is not what $golden says (see \"Versions\" in vitrun.h and in CONTRIBUTING.md)"
+ok "functions, values and structures are laid out as they were"
+
+sed -n 's/^function .*\b\(vitrun_[a-z0-9_]*\)(.*/\1/p' "$golden" | sort >"$tmp/declared"
+[ "$(wc -l <"$tmp/declared")" -eq "$(grep -c '^VITRUN_API' engine/vitrun.h)" ] || fail "all functions are read"
+nm -D --defined-only "$B/libvitrun.so" | awk '{print $NF}' | sort >"$tmp/shared"
+diff -u "$tmp/declared" "$tmp/shared" >"$tmp/err" || fail "the shared library shows something else than vitrun.h"
+same_make "$built/install/libvitrun.a" >"$tmp/out" 2>"$tmp/err" ||
+    fail "the static library is made"
+nm -g --defined-only "$B/install/libvitrun.a" | awk 'NF == 3 && $2 != "C" {print $NF}' | sort >"$tmp/static"
+case $cc in
+*fsanitize* | *coverage*) ;;
+*) diff -u "$tmp/declared" "$tmp/static" >"$tmp/err" || fail "the static library shows something else than vitrun.h" ;;
+esac
+ok "both libraries show what vitrun.h declares, and nothing else"
+
+printf '#include <vitrun.h>\nint main(void) { return vitrun_version_number() != VITRUN_VERSION_NUMBER; }\n' >"$tmp/a.c"
+cp "$tmp/a.c" "$tmp/a.cc"
+$cc -std=c99 -Wall -Wextra -Werror -pedantic -Wconversion -fsyntax-only -Iengine "$tmp/a.c" 2>"$tmp/err" || fail "as C99"
+if command -v g++ >/dev/null; then
+    g++ -std=c++98 -Wall -Wextra -Werror -fsyntax-only -Iengine "$tmp/a.cc" 2>"$tmp/err" || fail "as C++"
+else
+    echo "SKIPPED: no C++ compiler"
+fi
+ok "the header alone is C99 and C++"
