@@ -121,7 +121,7 @@ help:
 	@echo 'make test-gpu      the tests that need a GPU; test-gpu-sanitize: under compute-sanitizer'
 	@echo 'make test-sanitize the same under AddressSanitizer and UndefinedBehaviorSanitizer'
 	@echo 'make fuzz          fuzz what reads files: SECONDS=60 a target, TARGETS="masks images"'
-	@echo 'make install       [PREFIX=/usr/local] [DESTDIR=]; install-strip, uninstall'
+	@echo 'make install       [PREFIX=/usr/local] [DESTDIR=]; install-strip, uninstall; deb: a package'
 	@echo 'make format        lay out the code with clang-format'
 	@echo 'make clean         remove build/'
 	@echo 'config=release|debug|sanitize|coverage|fuzz  ONEDNN=0  LIBJPEG=0  CUDA=0  CC=clang  werror=1'

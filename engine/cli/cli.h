@@ -159,6 +159,8 @@ int cli_parse_size(const char *text, int square, cli_size *out);
 const char *cli_model_option(const cli_options *o);
 
 void cli_help(const cli_command *command, FILE *f); /* NULL: of the program */
+/* Parts of it, which the manual page says, too: lines. */
+extern const char cli_intro[], cli_images_text[], cli_statuses[];
 
 /* The options as the library takes them. -1 where --weights is missing. */
 int cli_model_options(const cli_options *o, int batch, vitrun_options *out, vitrun_error *err);

@@ -47,28 +47,35 @@ static void print_usage(const char *usage, FILE *f)
     }
 }
 
+const char cli_intro[] =
+    "vitrun runs Vision Transformers (timm's weights) with sparse attention masks.\n";
+const char cli_images_text[] =
+    "An IMAGE is a PNG or JPEG file, a folder (its files in bytewise order of names,\n"
+    "without those that begin with a dot and without subfolders), or - for standard\n"
+    "input. Options may be written --name value or --name=value; -- ends them.\n";
+const char cli_statuses[] =
+    "  0    done\n"
+    "  1    the machine failed: memory, --max-memory, disk, device; or check disagrees\n"
+    "  2    wrong usage\n"
+    "  3    a given file is absent, broken or does not fit; several images: one of them\n"
+    "  130, 141, 143   interrupted, output pipe closed, terminated\n";
+
 static void program_help(FILE *f)
 {
-    fputs("vitrun runs Vision Transformers (timm's weights) with sparse attention masks.\n\n"
+    fputs(cli_intro, f);
+    fputs("\n"
           "usage: vitrun --weights PATH [OPTION]... IMAGE...\n"
           "       vitrun COMMAND [OPTION]...\n\n"
           "Commands (vitrun COMMAND --help says more):\n",
           f);
     for (const cli_command *c = cli_commands; c->name; c++)
         fprintf(f, "  %-13s%s\n", c->name, c->line);
-    fputs("\nAn IMAGE is a PNG or JPEG file, a folder (its files in bytewise order of names,\n"
-          "without those that begin with a dot and without subfolders), or - for standard\n"
-          "input. Options may be written --name value or --name=value; -- ends them.\n",
-          f);
+    fprintf(f, "\n%s", cli_images_text);
     print_options(CMD_RUN, f);
-    fputs("\nResults go to standard output, everything else to standard error.\n"
-          "Exit status:\n"
-          "  0    done\n"
-          "  1    the machine failed: memory, --max-memory, disk, device; or check disagrees\n"
-          "  2    wrong usage\n"
-          "  3    a given file is absent, broken or does not fit; several images: one of them\n"
-          "  130, 141, 143   interrupted, output pipe closed, terminated\n",
-          f);
+    fprintf(f,
+            "\nResults go to standard output, everything else to standard error.\n"
+            "Exit status:\n%s",
+            cli_statuses);
 }
 
 void cli_help(const cli_command *command, FILE *f)

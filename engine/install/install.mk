@@ -4,6 +4,8 @@
 #
 #   make install [PREFIX=/usr/local] [DESTDIR=]    libdir=..., bindir=... as GNU's conventions have them
 #   make uninstall                                 with the same variables
+#   make deb                                       a Debian package in the build folder
+#   RUN=qemu-aarch64                               runs what was built for another machine
 
 PREFIX      ?= /usr/local
 prefix      ?= $(PREFIX)
@@ -12,6 +14,8 @@ bindir      ?= $(exec_prefix)/bin
 libdir      ?= $(exec_prefix)/lib
 includedir  ?= $(prefix)/include
 datarootdir ?= $(prefix)/share
+mandir      ?= $(datarootdir)/man
+zshdir      ?= $(datarootdir)/zsh/site-functions
 docdir      ?= $(datarootdir)/doc/vitrun
 
 # The shared library's name changes with what vitrun.h promises not to change.
@@ -38,13 +42,27 @@ $(B)/settings: FORCE
 	@echo "same_make() { env -u MAKEFLAGS -u MAKELEVEL make -s $(foreach v,$(SETTINGS),'$(v)=$($(v))') \"\$$@\"; }" >$@
 	@echo "cc='$(CC) $(filter-out -fopenmp,$(LDFLAGS))' built='$(B)'" >>$@
 
+# Manual pages and completions, by a program that knows the command line's tables.
+PAGES_OBJ := $(patsubst %.c,$(OBJ)/%.o,$(wildcard engine/install/*.c)) \
+             $(filter-out %/main.o,$(CLI_OBJ))
+COMMANDS  := run info mask check bench eval sweep sensitivity calibrate search tune
+PAGES     := vitrun.1 $(COMMANDS:%=vitrun-%.1) vitrun.bash vitrun.fish _vitrun
+RUN       ?=
+$(B)/install/pages: $(PAGES_OBJ) $(B)/libvitrun.a
+	@mkdir -p $(@D)
+	$(call say,LD,$@)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$(B)/install/vitrun.1: $(B)/install/pages
+	@$(RUN) $< $(@D)
+$(addprefix $(B)/install/,$(filter-out vitrun.1,$(PAGES))): $(B)/install/vitrun.1 ;
+
 # Paths in these files are those of the installed files, so they are made anew at each installation.
-FILLED := $(addprefix $(B)/install/,vitrun.pc vitrunConfig.cmake vitrunConfigVersion.cmake)
+FILLED := $(addprefix $(B)/install/,vitrun.3 vitrun.pc vitrunConfig.cmake vitrunConfigVersion.cmake)
 $(FILLED): $(B)/install/%: engine/install/%.in FORCE
 	@mkdir -p $(@D)
 	@sed -e 's|@prefix@|$(prefix)|' -e 's|@libdir@|$(libdir)|' -e 's|@includedir@|$(includedir)|' \
 	    -e 's|@version@|$(VERSION)|' -e 's|@soname@|$(SONAME)|' \
-	    -e 's|@abi@|$(ABI)|' -e 's|@private@|$(PRIVATE)|' -e 's|@private_list@|$(subst $(SPACE),;,$(PRIVATE))|' \
+	    -e 's|@abi@|$(ABI)|' -e 's|@docdir@|$(docdir)|' -e 's|@private@|$(PRIVATE)|' \
+	    -e 's|@private_list@|$(subst $(SPACE),;,$(PRIVATE))|' \
 	    $< >$@
 # What the static library needs besides itself.
 PRIVATE = $(strip $(LDLIBS) -fopenmp)
@@ -59,6 +77,11 @@ INSTALLED = \
     $(foreach f,vitrunConfig.cmake vitrunConfigVersion.cmake,\
         644:$(B)/install/$(f):$(libdir)/cmake/vitrun/$(f)) \
     644:engine/vitrun.h:$(includedir)/vitrun.h \
+    $(foreach f,vitrun.1 $(COMMANDS:%=vitrun-%.1),644:$(B)/install/$(f):$(mandir)/man1/$(f)) \
+    644:$(B)/install/vitrun.3:$(mandir)/man3/vitrun.3 \
+    644:$(B)/install/vitrun.bash:$(datarootdir)/bash-completion/completions/vitrun \
+    644:$(B)/install/_vitrun:$(zshdir)/_vitrun \
+    644:$(B)/install/vitrun.fish:$(datarootdir)/fish/vendor_completions.d/vitrun.fish \
     644:README.md:$(docdir)/README.md \
     644:LICENSE:$(docdir)/copyright \
     $(foreach f,classify.c classify.py,644:samples/$(f):$(docdir)/examples/$(f))
@@ -71,7 +94,7 @@ INSTALLED_FOLDERS = $(libdir)/cmake/vitrun $(docdir)/examples $(docdir)
 
 field = $(word $(1),$(subst :, ,$(2)))
 
-.PHONY: install install-strip uninstall
+.PHONY: install install-strip uninstall deb
 install: all $(foreach f,$(INSTALLED),$(call field,2,$(f)))
 	@set -e; $(foreach f,$(INSTALLED),install -D -m $(call field,1,$(f)) $(call field,2,$(f)) \
 	    '$(DESTDIR)$(call field,3,$(f))'; echo '  INSTALL  $(DESTDIR)$(call field,3,$(f))';) \
@@ -88,3 +111,11 @@ uninstall:
 	    $(foreach l,$(INSTALLED_LINKS),'$(DESTDIR)$(call field,1,$(l))')
 	@for d in $(INSTALLED_FOLDERS); do \
 	    [ ! -d "$(DESTDIR)$$d" ] || rmdir --ignore-fail-on-non-empty "$(DESTDIR)$$d"; done
+
+DEB := $(B)/vitrun_$(VERSION)-1_$(shell dpkg --print-architecture 2>/dev/null).deb
+deb: all
+	@rm -rf $(B)/deb
+	@$(MAKE) install DESTDIR=$(B)/deb prefix=/usr \
+	    libdir=/usr/lib/$(shell $(CC) -dumpmachine) zshdir=/usr/share/zsh/vendor-completions >/dev/null
+	@engine/install/deb.sh $(abspath $(B)/deb) $(VERSION)-1 $(DEB)
+	@echo '  DEB  $(DEB)'

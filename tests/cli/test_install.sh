@@ -90,7 +90,9 @@ else
     echo "SKIPPED: no cmake"
 fi
 
+mine=$root/opt/v/share/doc/vitrun/mine
+touch "$mine"
 make_vitrun uninstall
 left=$(find "$root" ! -type d)
-[ -z "$left" ] || fail "uninstall left $left"
-ok "uninstall removes what install put"
+[ "$left" = "$mine" ] || fail "uninstall left $left"
+ok "uninstall removes what install put, and nothing else"
