@@ -168,10 +168,13 @@ $(OBJ)/nvcc_flags: FORCE
 	@mkdir -p $(@D)
 	@echo '$(NVCC) $(NVCCFLAGS)' | cmp -s - $@ || echo '$(NVCC) $(NVCCFLAGS)' >$@
 
+# Those of faults stand between the program and the C library: see tests/faults/faults.h.
+$(filter $(B)/tests/faults/%,$(TEST_BIN)): $(OBJ)/tests/faults/faults.o $(OBJ)/tests/faults/scenarios.o
+
 # ---- tests: one program a file, linked with the static library (internals are visible there) ----
 $(TEST_BIN) $(BENCH_BIN): $(B)/tests/%: $(OBJ)/tests/%.o $(TEST_AUX:%.c=$(OBJ)/%.o) $(B)/libvitrun.a
 	@mkdir -p $(@D)
-	$(call say,LD,$@)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(LDLIBS)
+	$(call say,LD,$@)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) -lcmocka $(LDLIBS)
 
 bench: $(BENCH_BIN)
 

@@ -2,11 +2,12 @@
  * a path after it was opened. */
 #include "weights_tools/file.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+
+#include "weights_tools/blame.h"
 
 static bool identify(int fd, vt_file_id *id, mode_t *mode)
 {
@@ -18,11 +19,10 @@ static bool identify(int fd, vt_file_id *id, mode_t *mode)
     return true;
 }
 
-/* The machine's own shortages are not the file's fault. */
-static vt_code blame(int error)
+static int cannot_open(const char *path, vt_status *st)
 {
-    return error == EMFILE || error == ENFILE || error == ENOMEM || error == EIO ? VT_MACHINE
-                                                                                 : VT_INPUT;
+    return vt_fail(st, vt_machine_fault(errno) ? VT_MACHINE : VT_INPUT, "%s: cannot be opened: %s",
+                   path, strerror(errno));
 }
 
 /* Opens whatever is there. */
@@ -31,7 +31,7 @@ static int open_any(const char *path, vt_file_id *id, mode_t *mode, vt_status *s
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd >= 0 && identify(fd, id, mode))
         return fd;
-    vt_fail(st, blame(errno), "%s: cannot be opened: %s", path, strerror(errno));
+    cannot_open(path, st);
     if (fd >= 0)
         close(fd);
     return -1;
@@ -149,6 +149,13 @@ char *vt_file_text(const char *path, size_t limit, size_t *bytes, vt_status *st)
         refuse(path, mode, "a file", st);
     close(fd);
     return text;
+}
+
+int vt_file_there(const char *path, vt_status *st)
+{
+    if (access(path, F_OK) == 0)
+        return 1;
+    return errno == ENOENT || errno == ENOTDIR ? 0 : cannot_open(path, st);
 }
 
 bool vt_ends_with(const char *path, const char *ending)

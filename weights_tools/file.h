@@ -30,6 +30,9 @@ int vt_file_same(int fd, const char *path, const vt_file_id *id, vt_status *st);
  * Freed with vt_free. */
 char *vt_file_text(const char *path, size_t limit, size_t *bytes, vt_status *st);
 
+/* 1 where something has that name, 0 where nothing has, -1 where that cannot be told. */
+int vt_file_there(const char *path, vt_status *st);
+
 bool vt_ends_with(const char *path, const char *ending);
 
 /* "FOLDER/NAME", freed with vt_free. */

@@ -1,14 +1,15 @@
 /* JSON documents: see json.h. */
 #include "weights_tools/json.h"
 #include "weights_tools/file.h"
+#include "weights_tools/json_decode.h"
 
 json_t *vt_json_parse(const char *path, const char *text, size_t n, vt_status *st)
 {
     json_error_t error;
-    json_t *doc = json_loadb(text, n, JSON_REJECT_DUPLICATES, &error);
+    json_t *doc = vt_json_decode(text, n, JSON_REJECT_DUPLICATES, &error);
     if (doc)
         return doc;
-    if (json_error_code(&error) == json_error_out_of_memory)
+    if (vt_json_no_memory(&error))
         vt_fail(st, VT_MACHINE, "%s: not enough memory", path);
     else
         vt_fail(st, VT_INPUT, "%s: not valid JSON: %s (line %d, column %d)", path, error.text,

@@ -294,10 +294,10 @@ static int open_folder(st_reader *r, const char *folder, vt_status *st)
         char *path = vt_file_join(folder, names[i], st);
         if (!path)
             return -1;
-        bool there = access(path, F_OK) == 0;
-        if (there && i != 1)
+        int there = vt_file_there(path, st);
+        if (there > 0 && i != 1)
             return open_one(r, path, st);
-        int rc = there ? open_index(r, folder, path, st) : 0;
+        int rc = there > 0 ? open_index(r, folder, path, st) : there;
         vt_free(path);
         if (there)
             return rc;

@@ -7,9 +7,11 @@
  * listed with its origins for the model card.
  */
 #include "weights_tools/file.h"
+#include "weights_tools/json_decode.h"
 #include "weights_tools/timm_build.h"
 #include "weights_tools/timm_names.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,8 +49,10 @@ const char *vt_origin_name(vt_origin o)
 /* The path of a config.json beside the weights (in the folder, or next to the file), or NULL. */
 static int find_beside(sources *s, vt_status *st)
 {
-    struct stat info;
-    bool folder = stat(s->weights, &info) == 0 && S_ISDIR(info.st_mode);
+    struct stat info = {0};
+    if (stat(s->weights, &info) && errno != ENOENT && errno != ENOTDIR)
+        return vt_fail(st, VT_MACHINE, "%s: cannot be examined: %s", s->weights, strerror(errno));
+    bool folder = S_ISDIR(info.st_mode);
     char *place = vt_strdup(s->weights, st);
     if (!place)
         return -1;
@@ -59,8 +63,9 @@ static int find_beside(sources *s, vt_status *st)
     vt_free(place);
     if (!s->beside)
         return -1;
-    s->path = access(s->beside, F_OK) == 0 ? s->beside : NULL;
-    return 0;
+    int there = vt_file_there(s->beside, st);
+    s->path = there > 0 ? s->beside : NULL;
+    return there < 0 ? -1 : 0;
 }
 
 static int load_object(json_t **out, const char *name, json_t *doc, vt_status *st)
@@ -556,11 +561,13 @@ static int labels_from_lines(timm_config *c, const char *path, const char *s, si
         const char *end = memchr(s, '\n', n);
         size_t len = end ? (size_t)(end - s) : n;
         size_t kept = len && s[len - 1] == '\r' ? len - 1 : len;
-        json_t *utf8 = json_stringn(s, kept);
-        if (!utf8 || memchr(s, 0, kept))
-            return json_decref(utf8),
-                   vt_fail(st, VT_INPUT, "%s: not text in UTF-8 (line %zu)", path, i + 1);
+        bool lost;
+        json_t *utf8 = vt_json_string(s, kept, &lost);
         json_decref(utf8);
+        if (lost)
+            return vt_fail(st, VT_MACHINE, "%s: not enough memory", path);
+        if (!utf8 || memchr(s, 0, kept))
+            return vt_fail(st, VT_INPUT, "%s: not text in UTF-8 (line %zu)", path, i + 1);
         put_label(c, i, &text, s, kept);
         s += len + 1;
         n -= end ? len + 1 : len;

@@ -6,14 +6,20 @@
 #include <stdio.h>
 #include <string.h>
 
-static json_t *decode(const char *text)
+#include "weights_tools/json_decode.h"
+
+/* NULL where the text is no JSON, or (*lost) there is no memory. */
+static json_t *decode(const char *text, bool *lost)
 {
-    json_error_t ignored;
-    return json_loads(text, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &ignored);
+    json_error_t error;
+    json_t *v =
+        vt_json_decode(text, strlen(text), JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &error);
+    *lost = !v && vt_json_no_memory(&error);
+    return v;
 }
 
 /* The text with its x between the parts as a comma, in brackets, if that is JSON. */
-static json_t *decode_list(const char *text)
+static json_t *decode_list(const char *text, bool *lost)
 {
     char list[200];
     size_t n = strlen(text);
@@ -23,10 +29,10 @@ static json_t *decode_list(const char *text)
     for (char *c = list; *c; c++)
         if (*c == 'x')
             *c = ',';
-    return decode(list);
+    return decode(list, lost);
 }
 
-static json_t *parse_value(const char *text)
+static json_t *parse_value(const char *text, bool *lost)
 {
     json_t *v = NULL;
     if (strcmp(text, "None") == 0)
@@ -36,10 +42,10 @@ static json_t *parse_value(const char *text)
     else if (strcmp(text, "False") == 0)
         v = json_false();
     if (!v)
-        v = decode(text);
-    if (!v)
-        v = decode_list(text);
-    return v ? v : json_string(text);
+        v = decode(text, lost);
+    if (!v && !*lost)
+        v = decode_list(text, lost);
+    return v || *lost ? v : vt_json_string(text, strlen(text), lost);
 }
 
 int timm_apply_set(timm_build *b, const char *text)
@@ -52,7 +58,10 @@ int timm_apply_set(timm_build *b, const char *text)
     if (!equals || equals == text || (size_t)(equals - text) >= sizeof name)
         return timm_bad(b, "", "expected KEY=VALUE");
     snprintf(name, sizeof name, "%.*s", (int)(equals - text), text);
-    json_t *v = parse_value(equals + 1);
+    bool lost = false;
+    json_t *v = parse_value(equals + 1, &lost);
+    if (lost)
+        return vt_fail(b->st, VT_MACHINE, "%s: not enough memory", source);
     if (!v)
         return timm_bad(b, "", "the value is no text in UTF-8");
     int rc = timm_apply_key(b, name, v);

@@ -39,13 +39,6 @@ static int fill(int fd, content *c)
     return c->refused || out.error ? -1 : 0;
 }
 
-/* Pipes and devices cannot be replaced by a rename: they are written in place. */
-static bool in_place(const char *path)
-{
-    struct stat s;
-    return stat(path, &s) == 0 && !S_ISREG(s.st_mode) && !S_ISDIR(s.st_mode);
-}
-
 static int write_device(const char *path, content *c)
 {
     int fd = open(path, O_WRONLY | O_CLOEXEC);
@@ -93,17 +86,30 @@ static int write_beside(const char *path, char *temporary, size_t room, content 
     return -1;
 }
 
+/* Pipes and devices cannot be replaced by a rename: they are written in place. What may be one of
+ * them, for it cannot be looked at, is not written. */
+static int write_target(const char *target, bool there, char *temporary, size_t room, content *c)
+{
+    struct stat s;
+    if (there && stat(target, &s))
+        return -1;
+    if (there && !S_ISREG(s.st_mode) && !S_ISDIR(s.st_mode))
+        return write_device(target, c);
+    return write_beside(target, temporary, room, c);
+}
+
 int vt_write_whole(const char *path, vt_put_fn put, const void *what, vt_status *st)
 {
     content c = {put, what, st, false};
-    char *behind = realpath(path, NULL); /* of a link, which stays; NULL: nothing there yet */
+    char *behind = realpath(path, NULL); /* of a link, which stays */
+    if (!behind && errno != ENOENT)
+        return vt_fail(st, VT_MACHINE, "%s: cannot be written (%s)", path, strerror(errno));
     const char *target = behind ? behind : path;
     size_t room = strlen(target) + 48;
     char *temporary = vt_alloc(room, 1, "file name", st);
     int failed = -1;
     if (temporary) {
-        failed =
-            in_place(target) ? write_device(target, &c) : write_beside(target, temporary, room, &c);
+        failed = write_target(target, behind, temporary, room, &c);
         if (failed && !c.refused)
             vt_fail(st, VT_MACHINE, "%s: cannot be written (%s)", path, strerror(errno));
     }

@@ -9,6 +9,8 @@
 
 #include "engine/experiments/measure.h"
 #include "engine/masks/json_where.h"
+#include "weights_tools/blame.h"
+#include "weights_tools/json_decode.h"
 
 enum { LARGEST_FILE = 16 << 20 };
 
@@ -70,21 +72,35 @@ static int check_keys(spec *s)
     return 0;
 }
 
+static int no_memory(spec *s)
+{
+    return vte_fail(s->err, VITRUN_MACHINE, "out of memory (points)");
+}
+
 /* ---- the file ---- */
+static int fill_text(spec *s, FILE *f)
+{
+    s->text = malloc(LARGEST_FILE);
+    if (!s->text)
+        return no_memory(s);
+    s->size = fread(s->text, 1, LARGEST_FILE, f);
+    if (ferror(f))
+        return vte_fail(s->err, errno == EISDIR ? VITRUN_INPUT : VITRUN_MACHINE, "%s: %s", s->path,
+                        strerror(errno));
+    if (s->size == LARGEST_FILE)
+        return vte_fail(s->err, VITRUN_INPUT, "%s: too large (expected less than 16 MiB)", s->path);
+    return 0;
+}
+
 static int read_text(spec *s)
 {
     FILE *f = fopen(s->path, "re");
-    s->text = f ? malloc(LARGEST_FILE) : NULL;
-    if (s->text)
-        s->size = fread(s->text, 1, LARGEST_FILE, f);
-    int bad = !s->text || ferror(f);
-    if (bad)
-        vte_fail(s->err, VITRUN_INPUT, "%s: %m", s->path);
-    else if (s->size == LARGEST_FILE)
-        bad = vte_fail(s->err, VITRUN_INPUT, "%s: too large (expected less than 16 MiB)", s->path);
-    if (f)
-        fclose(f);
-    return bad ? -1 : 0;
+    if (!f)
+        return vte_fail(s->err, vt_machine_fault(errno) ? VITRUN_MACHINE : VITRUN_INPUT, "%s: %s", s->path,
+                        strerror(errno));
+    int bad = fill_text(s, f);
+    fclose(f);
+    return bad;
 }
 
 static int read_document(spec *s)
@@ -92,7 +108,9 @@ static int read_document(spec *s)
     json_error_t error;
     if (read_text(s) != 0)
         return -1;
-    s->doc = json_loadb(s->text, s->size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+    s->doc = vt_json_decode(s->text, s->size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+    if (!s->doc && vt_json_no_memory(&error))
+        return no_memory(s);
     if (!s->doc)
         return vte_fail(s->err, VITRUN_INPUT, "%s:%d:%d: %s", s->path,
                         error.line > 0 ? error.line : 1, error.column > 0 ? error.column : 1,

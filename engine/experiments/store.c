@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "engine/experiments/measure.h"
+#include "weights_tools/json_decode.h"
 
 struct vte_store {
     char *path;
@@ -26,7 +27,9 @@ static int take_line(const char *path, long number, const char *line, size_t len
                      json_t **common, json_t *rows, vitrun_error *err)
 {
     json_error_t error;
-    json_t *value = json_loadb(line, length, JSON_REJECT_DUPLICATES, &error);
+    json_t *value = vt_json_decode(line, length, JSON_REJECT_DUPLICATES, &error);
+    if (!value && vt_json_no_memory(&error))
+        return vte_fail(err, VITRUN_MACHINE, "out of memory (rows)");
     if (!json_is_object(value)) {
         json_decref(value);
         return vte_fail(err, VITRUN_INPUT, "%s:%ld: no row of a sweep (%s)", path, number,

@@ -3,13 +3,14 @@
  */
 #include "engine/image/internal.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "weights_tools/blame.h"
 
 /* No picture of VT_MAX_PIXELS needs a larger file: 16-bit RGB with alpha takes 8 bytes a pixel
  * uncompressed; 64 MiB are left for metadata. It also keeps sizes within an int. */
@@ -237,7 +238,8 @@ int vt_image_load(vt_image *out, const char *path, vt_status *st)
         return load_fd(out, STDIN_FILENO, "standard input", st);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* does not wait for a FIFO's writer */
     if (fd < 0)
-        return image_fail(st, path, "cannot open: %s", strerror(errno));
+        return image_fail_at(st, vt_machine_fault(errno) ? VT_MACHINE : VT_INPUT, path,
+                             "cannot open: %s", strerror(errno));
     int rc = check_file(fd, path, st);
     if (rc == 0)
         rc = load_fd(out, fd, path, st);

@@ -17,6 +17,7 @@
 #include "engine/masks/json_where.h"
 #include "engine/masks/pattern.h"
 #include "weights_tools/file.h"
+#include "weights_tools/json_decode.h"
 #include "weights_tools/timm_config.h"
 
 enum { MAX_DOCUMENT = 16 << 20, MAX_EXTENT = 4096, MAX_HEADS = 1 << 16 };
@@ -134,7 +135,9 @@ static int read_document(loader *l)
     l->text = vt_file_text(l->config, MAX_DOCUMENT, &l->size, l->st);
     if (!l->text)
         return -1;
-    l->doc = json_loadb(l->text, l->size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+    l->doc = vt_json_decode(l->text, l->size, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+    if (!l->doc && vt_json_no_memory(&error))
+        return vt_fail(l->st, VT_MACHINE, "%s: not enough memory", l->config);
     if (!l->doc) {
         char path[192];
         size_t end = error.position < 0 ? 0 : (size_t)error.position;

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #include "engine/masks/json_where.h"
+#include "weights_tools/json_decode.h"
 #include "weights_tools/timm_config.h"
 
 enum { MAX_NESTING = 32, MAX_LENGTH = 65536, NAME = 64 };
@@ -152,8 +153,12 @@ static json_t *read_value(parser *p)
     if (call_follows(p))
         return read_inner_call(p);
     const char *s = p->text + p->at;
-    json_t *value = json_loadb(
+    json_t *value = vt_json_decode(
         s, strlen(s), JSON_DECODE_ANY | JSON_DISABLE_EOF_CHECK | JSON_REJECT_DUPLICATES, &error);
+    if (!value && vt_json_no_memory(&error)) {
+        vt_fail(p->st, VT_MACHINE, "not enough memory");
+        return NULL;
+    }
     if (!value) {
         snprintf(text, sizeof text, "not a JSON value such as 5, \"inf\" or [0, 1]: %.70s",
                  error.text);

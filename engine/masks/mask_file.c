@@ -129,10 +129,6 @@ static int read_matrix(const source *s, const wanted *w, vt_mask_matrix *out, vt
             rc = pack_row(s, raw, out->size, (int)r, out->bits + r * words, st);
     }
     vt_free(raw);
-    if (rc < 0) {
-        vt_free(out->bits);
-        out->bits = NULL;
-    }
     return rc;
 }
 
@@ -430,15 +426,13 @@ static int load_png(const char *path, const wanted *w, vt_mask_matrix *out, vt_s
 
 /* ---- any ---- */
 
-int vt_mask_file_load(vt_mask_matrix *out, const char *path, const char *tensor, const int *sizes,
-                      const char *fit, int heads, int head, vt_status *st)
+static int load_any(vt_mask_matrix *out, const char *path, const char *tensor, const wanted *w,
+                    vt_status *st)
 {
     static const uint8_t npy[] = {0x93, 'N', 'U', 'M', 'P', 'Y'};
     static const uint8_t png[] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
-    wanted w = {sizes, fit, heads, head};
     uint8_t magic[8] = {0};
     vt_file_id id;
-    *out = (vt_mask_matrix){0};
     int fd = vt_file_open(path, NULL, &id, st);
     if (fd < 0)
         return -1;
@@ -449,9 +443,21 @@ int vt_mask_file_load(vt_mask_matrix *out, const char *path, const char *tensor,
         rc = vt_fail(st, VT_INPUT, "%s: a %s file has no tensors to name (found tensor '%.64s')",
                      path, is_npy ? ".npy" : ".png", tensor);
     else if (rc == 0 && is_npy)
-        rc = load_npy(path, fd, &id, &w, out, st);
+        rc = load_npy(path, fd, &id, w, out, st);
     close(fd);
     if (rc < 0 || is_npy)
         return rc;
-    return is_png ? load_png(path, &w, out, st) : load_safetensors(path, tensor, &w, out, st);
+    return is_png ? load_png(path, w, out, st) : load_safetensors(path, tensor, w, out, st);
+}
+
+int vt_mask_file_load(vt_mask_matrix *out, const char *path, const char *tensor, const int *sizes,
+                      const char *fit, int heads, int head, vt_status *st)
+{
+    wanted w = {sizes, fit, heads, head};
+    *out = (vt_mask_matrix){0};
+    if (load_any(out, path, tensor, &w, st) == 0)
+        return 0;
+    vt_free(out->bits);
+    out->bits = NULL;
+    return -1;
 }
