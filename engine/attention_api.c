@@ -7,10 +7,11 @@
 struct vitrun_attention {
     vt_device *dev, *own; /* own: closed with it; NULL: the device is the caller's */
     vt_plan_setup setup;
+    vt_mask_shape shape;
+    int tokens;
     vt_stream *stream;
     vt_masks *masks;
     vt_plans plans;
-    int images, prefix;
     vt_mat qkv, out;
     vt_attn_group group[VT_ATTN_KERNELS]; /* that of `plans` on each kernel; heads 0: not yet */
 };
@@ -68,33 +69,55 @@ static int fill(vitrun_attention *a, vt_status *st)
     return failed;
 }
 
-static int plan(vitrun_attention *a, const vitrun_attention_options *o, vt_status *st)
+static void describe(vitrun_attention *a, const vitrun_attention_options *o)
 {
-    vt_mask_shape shape = {
-        .layers = 1, .heads = o->heads, .grid_h = o->grid_h, .grid_w = o->grid_w};
+    a->tokens = o->tokens;
+    a->shape =
+        (vt_mask_shape){.layers = 1, .heads = o->heads, .grid_h = o->grid_h, .grid_w = o->grid_w};
     if (o->grid_h)
-        shape.prefix = o->tokens - o->grid_h * o->grid_w;
+        a->shape.prefix = o->tokens - o->grid_h * o->grid_w;
     else
-        squarest(o->tokens, &shape.grid_h, &shape.grid_w, &shape.prefix);
-    a->prefix = shape.prefix;
-    if (o->mask && !(a->masks = vt_masks_load(NULL, &o->mask, 1, &shape, a->dev->threads, st)))
-        return -1;
+        squarest(o->tokens, &a->shape.grid_h, &a->shape.grid_w, &a->shape.prefix);
     a->setup = (vt_plan_setup){.heads = o->heads,
                                .head_dim = o->head_dim,
                                .images = o->batch,
                                .dev = a->dev,
                                .threads = a->dev->threads,
                                .wish = {.rule = VT_RULE_AUTO, .threshold = 0.30}};
-    return vt_plans_build(&a->plans, a->masks, 1, o->tokens, &a->setup, st);
+}
+
+static void forget_mask(vitrun_attention *a)
+{
+    for (int k = 0; k < VT_ATTN_KERNELS; k++)
+        if (a->group[k].heads)
+            vt_group_free(a->dev, &a->group[k]);
+    memset(a->group, 0, sizeof a->group);
+    vt_plans_free(&a->plans);
+    vt_masks_free(a->masks);
+}
+
+/* Puts the mask in the place of the one before, which stays where this fails. */
+static int plan(vitrun_attention *a, const char *mask, vt_status *st)
+{
+    vt_masks *masks = mask ? vt_masks_load(NULL, &mask, 1, &a->shape, a->dev->threads, st) : NULL;
+    vt_plans plans;
+    if ((mask && !masks) || vt_plans_build(&plans, masks, 1, a->tokens, &a->setup, st)) {
+        vt_masks_free(masks);
+        return -1;
+    }
+    forget_mask(a);
+    a->masks = masks;
+    a->plans = plans;
+    return 0;
 }
 
 static int open_attention(vitrun_attention *a, const vitrun_attention_options *o, vt_status *st)
 {
-    if (plan(a, o, st))
+    describe(a, o);
+    if (plan(a, o->mask, st))
         return -1;
     int width = o->heads * o->head_dim;
     size_t rows = (size_t)o->batch * (size_t)o->tokens;
-    a->images = o->batch;
     a->qkv = (vt_mat){NULL, a->dev->dtype, rows, 3 * width};
     a->out = (vt_mat){NULL, a->dev->dtype, rows, width};
     a->qkv.p = a->dev->ops->alloc(a->dev, vt_mat_bytes(a->qkv), "qkv", st);
@@ -103,7 +126,7 @@ static int open_attention(vitrun_attention *a, const vitrun_attention_options *o
     a->stream = a->out.p ? a->dev->ops->stream_open(a->dev, st) : NULL;
     if (!a->stream)
         return -1;
-    a->stream->images = a->images;
+    a->stream->images = o->batch;
     return fill(a, st);
 }
 
@@ -147,18 +170,22 @@ void vitrun_attention_close(vitrun_attention *a)
         return;
     if (a->stream)
         a->dev->ops->stream_close(a->stream);
-    for (int k = 0; k < VT_ATTN_KERNELS; k++)
-        if (a->group[k].heads)
-            vt_group_free(a->dev, &a->group[k]);
+    forget_mask(a);
     if (a->qkv.p)
         a->dev->ops->free(a->dev, a->qkv.p);
     if (a->out.p)
         a->dev->ops->free(a->dev, a->out.p);
-    vt_plans_free(&a->plans);
-    vt_masks_free(a->masks);
     if (a->own)
         a->own->ops->close(a->own);
     vt_free(a);
+}
+
+int vitrun_attention_set_mask(vitrun_attention *a, const char *mask, vitrun_error *err)
+{
+    vt_status st = {0};
+    if (vitrun_need(a, "attention", err))
+        return -1;
+    return plan(a, mask, &st) ? vitrun_fail(err, &st) : 0;
 }
 
 const vitrun_layer *vitrun_attention_layer(const vitrun_attention *a)
@@ -168,7 +195,7 @@ const vitrun_layer *vitrun_attention_layer(const vitrun_attention *a)
 
 int vitrun_attention_prefix(const vitrun_attention *a)
 {
-    return a ? a->prefix : 0;
+    return a ? a->shape.prefix : 0;
 }
 
 vt_attn_work vt_attention_work(const vitrun_attention *a)
@@ -250,7 +277,7 @@ int vitrun_attention_run(vitrun_attention *a, const char *kernel, int calls, dou
         return vitrun_fail(err, &st);
     }
     if (vitrun_check_process(a->dev->threads, &st) || use(a, kernel, &plan, &st) ||
-        a->dev->ops->prepare_attention(a->stream, a->out, a->qkv, &plan, a->images, &st))
+        a->dev->ops->prepare_attention(a->stream, a->out, a->qkv, &plan, a->setup.images, &st))
         return vitrun_fail(err, &st);
     vt_clock_start(a->stream);
     for (int i = 0; i < calls; i++)
@@ -276,7 +303,7 @@ int vitrun_attention_memory(vitrun_attention *a, const char *kernel, uint64_t *w
         return -1;
     if (use(a, kernel, &plan, &st))
         return vitrun_fail(err, &st);
-    *work_bytes = a->dev->ops->attention_scratch(a->dev, &plan, a->images);
+    *work_bytes = a->dev->ops->attention_scratch(a->dev, &plan, a->setup.images);
     *mask_bytes =
         a->plans.group[0].mask < 0 ? 0 : vt_layout_bytes(&a->plans.mask[0], plan.group->kernel);
     return 0;

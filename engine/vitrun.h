@@ -422,6 +422,10 @@ VITRUN_API void vitrun_attention_options_init(vitrun_attention_options *options)
 VITRUN_API vitrun_attention *vitrun_attention_open(const vitrun_attention_options *options,
                                                    vitrun_error *err);
 VITRUN_API void vitrun_attention_close(vitrun_attention *attention);
+/* Another mask (NULL: none) for the same q, k and v. Where it fails, the mask is the one before. */
+VITRUN_API int vitrun_attention_set_mask(vitrun_attention *attention, const char *mask,
+                                         vitrun_error *err);
+/* Valid until the mask is changed. */
 VITRUN_API const vitrun_layer *vitrun_attention_layer(const vitrun_attention *attention);
 VITRUN_API int vitrun_attention_prefix(const vitrun_attention *attention);
 /* Where it runs, and in which arithmetic. */

@@ -89,10 +89,7 @@ static int open_shape(duel *d, int batch, const char *mask, vitrun_error *err)
     d->shape.dtype = o->dtype;
     d->shape.threads = cli_threads(o);
     d->attention = vitrun_attention_open(&d->shape, err);
-    if (!d->attention)
-        return -1;
-    d->layer = vitrun_attention_layer(d->attention);
-    return 0;
+    return d->attention ? 0 : -1;
 }
 
 /* ---- timing ---- */
@@ -283,20 +280,23 @@ static void print_text(const duel *d, FILE *f)
     fprintf(f, "auto takes %s: %s\n", l->kernel, l->reason);
 }
 
+/* For the next batch size all is opened anew; other masks go with the inputs that are there. */
 static int run_duel(duel *d, int batch, const char *mask, cli_io *io, vitrun_error *err)
 {
     int most = d->o->runs ? d->o->runs : DEFAULT_RUNS;
-    if (open_shape(d, batch, mask, err) != 0)
+    if (d->attention ? vitrun_attention_set_mask(d->attention, mask, err)
+                     : open_shape(d, batch, mask, err))
         return -1;
+    d->layer = vitrun_attention_layer(d->attention);
     choose_kernels(d, most, io);
     return time_kernels(d, most, io, err);
 }
 
-static void close_duel(duel *d)
+static void forget_times(duel *d)
 {
     for (int i = 0; i < d->kernels; i++)
         free(d->kernel[i].ms);
-    vitrun_attention_close(d->attention);
+    d->kernels = d->runs = 0;
 }
 
 /* Into *runs and, from the first one, into the document's beginning; or as text. */
@@ -320,13 +320,16 @@ int cmd_bench_attention(const cli_options *o, cli_io *io, vitrun_error *err)
     int batches = o->batches.count ? o->batches.count : 1;
     int status = check_options(o, err);
     json_t *runs = json_array();
-    for (int i = 0; i < masks * batches && status == 0; i++) {
+    for (int b = 0; b < batches && status == 0; b++) {
         duel d = {.o = o};
-        status = run_duel(&d, o->batches.count ? o->batches.value[i / masks] : 1,
-                          o->masks.count ? o->masks.item[i % masks] : NULL, io, err);
-        if (status == 0)
-            report(&d, runs, io);
-        close_duel(&d);
+        for (int m = 0; m < masks && status == 0; m++) {
+            status = run_duel(&d, o->batches.count ? o->batches.value[b] : 1,
+                              o->masks.count ? o->masks.item[m] : NULL, io, err);
+            if (status == 0)
+                report(&d, runs, io);
+            forget_times(&d);
+        }
+        vitrun_attention_close(d.attention);
     }
     if (o->json && status == 0) {
         cli_json_put(io, "runs", runs);

@@ -543,9 +543,59 @@ static void a_variant_gives_what_a_model_opened_so_gives(void **state)
     compare_variant("tests/golden/models/relpos_cls.safetensors");
 }
 
+static vitrun_attention *attention_under(const char *mask)
+{
+    vitrun_error err;
+    vitrun_attention_options o;
+    vitrun_attention_options_init(&o);
+    o.heads = 2, o.tokens = 65, o.head_dim = 16, o.mask = mask, o.device = "cpu";
+    vitrun_attention *a = vitrun_attention_open(&o, &err);
+    assert_non_null(a);
+    return a;
+}
+
+/* What is shown of an attention, and that all its kernels run, is as if it were opened so. */
+static void is_under(vitrun_attention *a, const char *mask)
+{
+    static const char *const kernels[] = {"reference", "dense", "rows", "tiles"};
+    vitrun_attention *fresh = attention_under(mask);
+    const vitrun_layer *x = vitrun_attention_layer(a), *y = vitrun_attention_layer(fresh);
+    assert_int_equal(x->nnz, y->nnz);
+    assert_string_equal(x->mask, y->mask);
+    assert_string_equal(x->kernel, y->kernel);
+    for (int k = 0; k < (mask ? 4 : 2); k++) {
+        vitrun_error err;
+        uint64_t work[2], bytes[2];
+        double ms;
+        assert_int_equal(vitrun_attention_run(a, kernels[k], 2, &ms, &err), 0);
+        assert_int_equal(vitrun_attention_memory(a, kernels[k], &work[0], &bytes[0], &err), 0);
+        assert_int_equal(vitrun_attention_memory(fresh, kernels[k], &work[1], &bytes[1], &err), 0);
+        assert_true(work[0] == work[1] && bytes[0] == bytes[1]);
+    }
+    vitrun_attention_close(fresh);
+}
+
+static void an_attention_takes_other_masks_and_keeps_its_own_where_one_is_wrong(void **state)
+{
+    (void)state;
+    vitrun_error err;
+    vitrun_attention *a = attention_under("axial_2d()");
+    is_under(a, "axial_2d()");
+    assert_int_equal(vitrun_attention_set_mask(a, "local_2d(distance=2)", &err), 0);
+    is_under(a, "local_2d(distance=2)");
+    assert_int_equal(vitrun_attention_set_mask(a, "nonsense()", &err), -1);
+    is_under(a, "local_2d(distance=2)");
+    assert_int_equal(vitrun_attention_set_mask(a, NULL, &err), 0);
+    is_under(a, NULL);
+    assert_int_equal(vitrun_attention_set_mask(a, "axial_2d()", &err), 0);
+    is_under(a, "axial_2d()");
+    vitrun_attention_close(a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_attention_takes_other_masks_and_keeps_its_own_where_one_is_wrong),
         cmocka_unit_test(attention_weights_times_values_are_the_attention),
         cmocka_unit_test(a_variant_gives_what_a_model_opened_so_gives),
         cmocka_unit_test(images_of_a_batch_do_not_touch_each_other),
