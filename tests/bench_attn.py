@@ -32,13 +32,12 @@ import time
 
 import bench_attn_svg
 
-HEADS, HEAD_DIM = 12, 64
 SIDES = {197: 14, 577: 24, 1025: 32, 4097: 64, 16385: 128}  # and one prefix token
 BATCHES = {197: (1, 32), 577: (1, 32), 1025: (1, 32), 4097: (1, 4, 32), 16385: (1, 4)}
 QUICK = ((1025, 32), (4097, 4), (16385, 1))  # tokens, batch
 QUICK_MASKS = ('local 1%', 'local 3%', 'local 10%', 'axial')
 COLUMNS = ('tokens', 'batch', 'name', 'mask', 'density', 'contender', 'ms', 'predicted_ms', 'is_auto', 'of_vitrun_dense',
-           'speedup_over_cudnn', 'speedup_over_flex', 'rounds', 'device', 'dtype')
+           'speedup_over_cudnn', 'speedup_over_flex', 'rounds', 'device', 'dtype', 'heads', 'head_dim')
 MOST_LOSS, MOST_MEAN, MOST_OFF = 1.03, 1.05, 1.15  # of --check: auto to dense; to the best kernel, on average and ever
 
 
@@ -136,7 +135,7 @@ def vitrun_times(args, tokens, batch, masks):
     """What vitrun says of each mask, in one process, because starting one takes half a second."""
     side = SIDES[tokens]
     chosen = [word for mask in masks for word in ('--mask', mask)]
-    return json.loads(run([args.vitrun, 'bench', '--attention', f'{args.heads}x{tokens}x{HEAD_DIM}', '--grid',
+    return json.loads(run([args.vitrun, 'bench', '--attention', f'{args.heads}x{tokens}x{args.head_dim}', '--grid',
                            f'{side}x{side}', '--batch', str(batch), '--device', args.device, '--dtype', args.dtype,
                            '--runs', str(args.runs), '--json'] + chosen))
 
@@ -175,7 +174,7 @@ class Torch:
     def open(self, tokens, batch, mask, nnz):
         """Makes the contenders of a cell: {name: function}."""
         torch = self.torch
-        buffer = torch.randn(batch, tokens, 3, self.args.heads, HEAD_DIM, dtype=self.kind, device='cuda')
+        buffer = torch.randn(batch, tokens, 3, self.args.heads, self.args.head_dim, dtype=self.kind, device='cuda')
         q, k, v = buffer.permute(2, 0, 3, 1, 4)
         self.attend = {}
 
@@ -257,7 +256,7 @@ def measure(args, torch, tokens, batch, names):
         if torch:
             rounds[names[0]][-1] |= torch.times()
     same = {'tokens': tokens, 'batch': batch, 'rounds': args.rounds, 'device': found['device'],
-            'dtype': found['dtype']}
+            'dtype': found['dtype'], 'heads': args.heads, 'head_dim': args.head_dim}
     return [rows_of(same | {'name': name, 'mask': mask}, cells[name], rounds[name])
             for name, mask in zip(names, masks)]
 
@@ -332,7 +331,8 @@ def arguments():
     parser.add_argument('--tokens', type=int, nargs='+', choices=SIDES, default=list(SIDES))
     parser.add_argument('--batch', type=int, nargs='+', help='1, and 32 or what fits, unless given')
     parser.add_argument('--masks', nargs='+', help='names as printed, such as "local 3%%"; all unless given')
-    parser.add_argument('--heads', type=int, default=HEADS)
+    parser.add_argument('--heads', type=int, default=12)
+    parser.add_argument('--head-dim', type=int, default=64)
     parser.add_argument('--dtype', default='fp16')
     parser.add_argument('--device', default='cuda')
     parser.add_argument('--rounds', type=int, help='3, or 1 without PyTorch, unless given')
