@@ -181,15 +181,17 @@ static int run_width(const vt_cuda_attention *a, const vt_cuda_columns *c, cudaS
 template <typename T>
 static int run_type(const vt_cuda_attention *a, const vt_cuda_columns *c, cudaStream_t stream)
 {
-    return a->head_dim <= 64    ? run_width<T, 64>(a, c, stream)
+    return a->head_dim <= 32    ? run_width<T, 32>(a, c, stream)
+           : a->head_dim <= 64  ? run_width<T, 64>(a, c, stream)
            : a->head_dim <= 128 ? run_width<T, 128>(a, c, stream)
                                 : run_width<T, 256>(a, c, stream);
 }
 
 static int run_tf32(const vt_cuda_attention *a, const vt_cuda_columns *c, cudaStream_t stream)
 {
-    return a->head_dim <= 64 ? run_width<float, 64>(a, c, stream)
-                             : run_width<float, 128>(a, c, stream);
+    return a->head_dim <= 32   ? run_width<float, 32>(a, c, stream)
+           : a->head_dim <= 64 ? run_width<float, 64>(a, c, stream)
+                               : run_width<float, 128>(a, c, stream);
 }
 
 extern "C" bool vt_cuda_attend_columns_mma_serves(const vt_cuda_attention *a, int capability)
