@@ -22,7 +22,7 @@ bool vt_costs_of(const vt_device *dev, int head_dim, vt_attn_costs *costs)
 {
     char key[64];
     vt_status ignored;
-    *costs = *dev->ops->attention_costs(dev);
+    *costs = *dev->ops->attention_costs(dev, head_dim);
     vt_tuned *store = open_store(dev, &ignored);
     if (!store)
         return false;

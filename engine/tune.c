@@ -218,7 +218,7 @@ static int tune(vitrun_tuning *t, const vitrun_tune_options *o, vt_watch *watch,
                 t->dev->ops->name, t->dev->arithmetic, o->head_dim);
         return vitrun_fail(err, &st);
     }
-    t->built_in = t->measured = *t->dev->ops->attention_costs(t->dev);
+    t->built_in = t->measured = *t->dev->ops->attention_costs(t->dev, o->head_dim);
     if (measure(t, o, watch, err))
         return -1;
     if (vt_costs_fit(&t->measured, t->sample, t->samples, &st))

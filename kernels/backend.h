@@ -90,8 +90,9 @@ typedef struct {
     size_t (*linear_bytes)(const vt_linear *w);
     bool (*linear_fits)(const vt_linear *w, int in, int out); /* is W [out, in]? */
 
-    /* ---- the cost model's built-in constants for this device and type (dispatch.h) ---- */
-    const struct vt_attn_costs *(*attention_costs)(const vt_device *dev);
+    /* ---- the cost model's built-in constants for this device and type, and heads of this size
+     *      (dispatch.h) ---- */
+    const struct vt_attn_costs *(*attention_costs)(const vt_device *dev, int head_dim);
     /* Is there such a kernel for heads of this size, and with a bias if `biased`? */
     bool (*attention_serves)(const vt_device *dev, vt_attn_kernel kernel, int head_dim,
                              bool biased);

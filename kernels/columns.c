@@ -233,19 +233,23 @@ static uint32_t kind_of(const int count[CLASSES], int tile, int half)
 }
 
 typedef struct {
-    uint32_t columns, partial;
+    uint32_t columns;
+    uint32_t blocks, partial; /* of 64 x 64: with a pair; and of them, not full */
 } group_count;
 
 static group_count count_group(const sweep *s, const room *r)
 {
     int count[CLASSES];
-    group_count g = {0, 0};
+    group_count g = {0, 0, 0};
     count_classes(s, r, count);
     for (int c = 0; c < CLASSES; c++)
         g.columns += (uint32_t)count[c];
     for (int t = 0; t * TILE < (int)g.columns; t++)
-        for (int h = 0; h < s->halves; h++)
-            g.partial += kind_of(count, t, h) == 0;
+        for (int h = 0; h < s->halves; h++) {
+            uint32_t kind = kind_of(count, t, h);
+            g.blocks += kind != VT_BLOCK_EMPTY;
+            g.partial += kind == 0;
+        }
     return g;
 }
 
@@ -456,13 +460,15 @@ static void add_up(const draft *d, vt_columns_count *out)
         int prefix = p ? 0 : from->list.prefix_halves / d->sweep.halves;
         out->groups += from->groups;
         out->merged += p ? from->groups : 0;
+        int64_t longest = 0;
         for (int g = 0; g < from->groups; g++) {
             int64_t tiles = tiles_of(from->count[g]);
             out->tiles += tiles;
             out->columns += from->count[g].columns;
-            out->partial += from->count[g].partial;
-            out->longest = g >= prefix && tiles > out->longest ? tiles : out->longest;
+            out->blocks += from->count[g].blocks;
+            longest = g >= prefix && tiles > longest ? tiles : longest;
         }
+        out->longest += longest;
     }
     if (d->sweep.guests)
         out->spared = tiles_of(d->pass[0].count[0]) - tiles_of(d->pass[d->passes].count[0]);

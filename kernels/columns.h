@@ -57,8 +57,9 @@ typedef struct {
 /* What a layout of a shape would have, for the cost model. */
 typedef struct {
     int64_t groups, tiles, columns; /* of all passes */
-    int64_t partial;                /* blocks of 64 x 64 that are neither full nor empty */
-    int64_t longest;                /* tiles of the longest group that is no prefix group */
+    int64_t blocks;                 /* of 64 x 64, that are not empty */
+    int64_t longest;                /* tiles of each pass's longest group that is no prefix group,
+                                       summed over passes */
     int64_t merged;                 /* groups of passes after the first */
     int64_t spared;                 /* tiles fewer where prefix queries are guests */
     int passes;

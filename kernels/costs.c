@@ -26,30 +26,38 @@ enum { STEPS = 300 };
 static const struct {
     const char *name;
     size_t at;
+    bool is_fact; /* about the kernels: is not fitted */
 } constants[] = {
-    {"pack", AT(pack)},
-    {"tile", AT(tile)},
-    {"soft", AT(soft)},
-    {"mask", AT(mask)},
-    {"skip", AT(skip)},
-    {"group", AT(group)},
-    {"widen", AT(widen)},
-    {"pair", AT(pair)},
-    {"pair_soft", AT(pair_soft)},
-    {"row", AT(row)},
-    {"reference", AT(reference)},
-    {"launch", AT(launch)},
-    {"longest", AT(longest)},
-    {"walk", AT(walk)},
-    {"columns_group64", AT(columns_group[0])},
-    {"columns_group128", AT(columns_group[1])},
-    {"columns_tile64", AT(columns_tile[0])},
-    {"columns_tile128", AT(columns_tile[1])},
-    {"columns_merge64", AT(columns_merge[0])},
-    {"columns_merge128", AT(columns_merge[1])},
-    {"columns_start", AT(columns_start)},
-    {"columns_step", AT(columns_step)},
-    {"columns_spared", AT(columns_spared)},
+    {"pack", AT(pack), false},
+    {"tile", AT(tile), false},
+    {"soft", AT(soft), false},
+    {"mask", AT(mask), false},
+    {"skip", AT(skip), false},
+    {"group", AT(group), false},
+    {"widen", AT(widen), false},
+    {"pair", AT(pair), false},
+    {"pair_soft", AT(pair_soft), false},
+    {"row", AT(row), false},
+    {"reference", AT(reference), false},
+    {"launch", AT(launch), false},
+    {"longest", AT(longest), false},
+    {"walk", AT(walk), false},
+    {"columns_group64", AT(columns_group[0]), false},
+    {"columns_group128", AT(columns_group[1]), false},
+    {"columns_tile64", AT(columns_tile[0]), false},
+    {"columns_tile128", AT(columns_tile[1]), false},
+    {"columns_block64", AT(columns_block[0]), false},
+    {"columns_block128", AT(columns_block[1]), false},
+    {"columns_merge", AT(columns_merge), false},
+    {"columns_start", AT(columns_start), false},
+    {"columns_pass", AT(columns_pass), false},
+    {"columns_step", AT(columns_step), false},
+    {"columns_late", AT(columns_late), false},
+    {"walk_rows", AT(walk_rows), true},
+    {"walk_blocks", AT(walk_blocks), true},
+    {"columns_blocks64", AT(columns_blocks[0]), true},
+    {"columns_blocks128", AT(columns_blocks[1]), true},
+    {"columns_guests", AT(columns_guests), true},
 };
 enum { CONSTANTS = sizeof constants / sizeof *constants };
 _Static_assert(CONSTANTS * sizeof(double) == sizeof(vt_attn_costs), "every constant is listed");
@@ -72,6 +80,11 @@ const char *vt_costs_name(int i)
 double vt_costs_get(const vt_attn_costs *costs, int i)
 {
     return *(const double *)((const char *)costs + constants[i].at);
+}
+
+bool vt_costs_is_fact(int i)
+{
+    return constants[i].is_fact;
 }
 
 /* ---- text ---- */
@@ -238,7 +251,7 @@ int vt_costs_fit(vt_attn_costs *costs, const vt_attn_sample *sample, int count, 
     fit f = {.sample = sample, .samples = count};
     for (int i = 0; i < CONSTANTS; i++) {
         double value = vt_costs_get(costs, i);
-        if (value > 0) {
+        if (value > 0 && !constants[i].is_fact) {
             f.start[f.free] = log(value);
             f.index[f.free++] = i;
         }

@@ -37,12 +37,16 @@ static double columns_ns(const vt_attn_costs *c, int shape, const vt_attn_work *
 {
     const vt_columns_count *n = &w->columns[shape];
     int wide = vt_columns_shapes[shape].rows > 64;
-    double heads = (double)w->images * w->heads;
-    double all = c->columns_group[wide] * (double)n->groups +
-                 c->columns_tile[wide] * (double)(n->tiles - n->spared) +
-                 c->columns_spared * (double)n->spared + c->columns_merge[wide] * (double)n->merged;
-    double longest = c->columns_start + c->columns_step * (double)n->longest;
-    return (all * heads + n->passes * longest) * w->head_dim / 64;
+    double heads = (double)w->images * w->heads, groups = (double)n->groups;
+    double spared = c->columns_guests * (double)n->spared;
+    double tiles = (double)n->tiles - spared, blocks = (double)n->blocks - spared;
+    double visits = c->columns_tile[wide] * tiles + c->columns_block[wide] * blocks;
+    double all = c->columns_group[wide] * groups + visits + c->columns_merge * (double)n->merged;
+    double chain = (double)n->longest; /* tiles, one after the other */
+    double alone = c->columns_start + c->columns_pass * (n->passes - 1) + c->columns_step * chain;
+    double item = c->columns_group[wide] + visits / fmax(tiles, 1) * chain / n->passes;
+    double late = c->columns_late * fmin(heads * groups, c->columns_blocks[wide]) * item;
+    return (all * heads + alone + late) * (w->head_dim + c->soft) / (64 + c->soft);
 }
 
 /* Of one head, without packing. */
@@ -54,6 +58,15 @@ static double dense_ns(const vt_attn_costs *c, const vt_attn_work *w, double til
     double skipping = c->skip * depth * tiles * w->occupied;
     all += c->mask * tiles;
     return c->skip > 0 && skipping < all ? skipping : all;
+}
+
+/* What blocks that pass by all keys take at least. */
+static double walk_ns(const vt_attn_costs *c, const vt_attn_work *w)
+{
+    if (!(c->walk > 0))
+        return 0;
+    double blocks = ceil(w->tokens / c->walk_rows) * w->images * w->heads;
+    return ceil(blocks / c->walk_blocks) * c->walk * w->tokens;
 }
 
 double vt_attn_predict(const vt_attn_costs *c, vt_attn_kernel kernel, const vt_attn_work *w)
@@ -83,7 +96,7 @@ double vt_attn_predict(const vt_attn_costs *c, vt_attn_kernel kernel, const vt_a
     if (kernel == VT_ATTN_ROWS)
         ns = fmax(ns, c->longest * w->row_max);
     if (kernel == VT_ATTN_DENSE)
-        ns = fmax(ns, c->walk * n);
+        ns = fmax(ns, walk_ns(c, w));
     return 1e-6 * (c->launch + ns);
 }
 

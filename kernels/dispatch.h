@@ -7,14 +7,19 @@
  *          the share of T^2 that is in 64 x 64 tiles with a pair: a kernel that skips the others
  *   tiles  pack N d + (tile (d + soft)) tiles + mask tiles + group T
  *   rows   widen N d + (pair (d + pair_soft)) nnz + row N
- *   columns, axial   columns_group groups + columns_tile tiles of the layout, for 64 or 128 queries,
- *          + columns_merge for groups of passes after the first, all of these times d / 64; tiles
- *          that are spared where prefix queries are guests count columns_spared instead
+ *   columns, axial   of the layout, for 64 or 128 queries: columns_group groups + columns_tile tiles
+ *          + columns_block blocks + columns_merge for groups of passes after the first
  * summed over images and heads and divided by the threads, plus `launch`. Constants of a GPU are those
- * of the whole device, whose threads count as one; there, `rows` takes at least longest row_max, because
- * one warp has the longest row, dense at least walk N, because a block passes by all keys, and columns
- * take columns_start + columns_step times the tiles of the longest group in addition, for each pass,
- * until the last block has ended. `reference` is never chosen by itself.
+ * of the whole device, whose threads count as one: the sums are right while all of it is busy. What
+ * they leave out there is that a block's work is not shared out:
+ *   dense  is at least walk N for each turn of walk_blocks blocks of walk_rows queries
+ *   rows   at least longest row_max, because one warp has the longest row
+ *   columns   + columns_start, columns_pass for each pass after the first, columns_step for each tile
+ *          of the longest group of each pass: what is there even if there is but one item; and
+ *          columns_late of the time that the longest group takes while all of the device, or all items,
+ *          are busy: blocks do not end together
+ * columns' terms are for heads of 64, and times (d + soft) / (64 + soft) for others. `reference` is
+ * never chosen by itself.
  */
 #ifndef VT_DISPATCH_H
 #define VT_DISPATCH_H
@@ -26,8 +31,13 @@ typedef struct vt_attn_costs { /* of one device, type, instruction set; see the 
     double widen, pair, pair_soft, row;
     double reference; /* per pair and head_dim */
     double launch, longest, walk;
-    double columns_group[2], columns_tile[2], columns_merge[2]; /* of 64, of 128 queries */
-    double columns_start, columns_step, columns_spared;
+    double columns_group[2], columns_tile[2], columns_block[2], columns_merge; /* [2]: of 64, of 128
+                                                                                  queries */
+    double columns_start, columns_pass, columns_step, columns_late;
+    /* Facts about the kernels, not to be fitted: */
+    double walk_rows, walk_blocks; /* queries of a block of the dense kernel, blocks at a time */
+    double columns_blocks[2];      /* blocks at a time */
+    double columns_guests;         /* 1: prefix queries are served as guests, where they may be */
 } vt_attn_costs;
 
 typedef struct { /* one layer's head group */

@@ -66,7 +66,7 @@ static int bench(const vt_mask *mask, const char *text, int threads)
             l->shape.rows, l->shape.axial ? "cut" : "   ", median(build_ms),
             1e-6 * (double)l->bytes, (long long)count[s].groups, (long long)count[s].tiles,
             100.0 * (double)count[s].tiles * 64 * l->shape.rows / l->tokens / l->tokens, l->blocks,
-            (long long)count[s].partial);
+            (long long)count[s].blocks);
         vt_columns_free(l);
     }
     return 0;

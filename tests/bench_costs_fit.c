@@ -1,12 +1,14 @@
 /* Fits the cost model's constants (kernels/costs.h) to what tests/bench_attn.py has measured, and says
  * what `auto` would choose by them. Not a test: it makes the constants that are built in.
  *
- *   build/tests/bench_costs_fit attn.csv [NAME=VALUE ...]
+ *   build/tests/bench_costs_fit attn.csv [dtype=TYPE] [head_dim=SIZE] [hold=N] [NAME=VALUE ...]
  *
- * The fit begins at the NAME=VALUE, a constant that is not given is no part of the formulas; after it
- * constants are moved a little where that makes choices better. Prints the constants, each cell where
- * the choice is more than 3 % slower than the best kernel, and how good the choices are over all. The masks are made again from their expressions, for what the
- * formulas want to know of them. */
+ * Reads the rows of one type and head size (fp16 and 64 unless given). The fit begins at the
+ * NAME=VALUE, a constant that is not given is no part of the formulas; after it constants are moved
+ * a little where that makes choices better. hold=N: every Nth cell takes no part in it, and shows
+ * what the constants are worth where they were not fitted. Prints the constants, each cell where the
+ * choice is more than 3 % slower than the best kernel, and how good the choices are over all. The
+ * masks are made again from their expressions, for what the formulas want to know of them. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,17 +19,21 @@
 
 #define FAR_BEHIND 2.5 /* times the fastest */
 
-enum { FIELDS = 16, MOST = 4096, HEAD_DIM = 64, HEADS = 12 };
+enum { FIELDS = 20, MOST = 8192 };
 
 typedef struct {
-    int tokens, batch;
+    int tokens, batch, heads, head_dim;
     char name[64], mask[256], contender[32];
     double ms;
 } row;
 
+static const char *dtype = "fp16";
+static int head_dim = 64, hold; /* every such cell is held out; 0: none */
+
 static row rows[MOST];
 static vt_attn_sample samples[MOST];
-static int cell_of[MOST]; /* of a sample: index of the cell's first row */
+static int cell_of[MOST];  /* of a sample: index of the cell's first row */
+static bool is_held[MOST]; /* of a sample: does its cell take no part in the fit? */
 
 /* ---- the table ---- */
 
@@ -51,21 +57,25 @@ static char *next_field(char **line)
 
 static int read_rows(FILE *f)
 {
-    static const char *const wanted[] = {"tokens", "batch", "name", "mask", "contender", "ms"};
+    static const char *const wanted[] = {"tokens", "batch", "name",  "mask",    "contender",
+                                         "ms",     "dtype", "heads", "head_dim"};
+    enum { WANTED = sizeof wanted / sizeof *wanted };
     char line[1024];
-    int at[6] = {-1, -1, -1, -1, -1, -1}, count = 0;
+    int at[WANTED], count = 0;
+    for (int w = 0; w < WANTED; w++)
+        at[w] = -1;
     for (int n = 0; count < MOST && fgets(line, sizeof line, f); n++) {
         char *field[FIELDS], *rest = line;
         int fields = 0;
         while (*rest && fields < FIELDS)
             field[fields++] = next_field(&rest);
         for (int i = 0; n == 0 && i < fields; i++)
-            for (int w = 0; w < 6; w++)
+            for (int w = 0; w < WANTED; w++)
                 at[w] = strcmp(field[i], wanted[w]) ? at[w] : i;
-        for (int w = 0; w < 6; w++)
+        for (int w = 0; w < WANTED; w++)
             if (at[w] < 0 || at[w] >= fields)
                 return -1;
-        if (n == 0)
+        if (n == 0 || strcmp(field[at[6]], dtype) || atoi(field[at[8]]) != head_dim)
             continue;
         row *r = &rows[count++];
         r->tokens = atoi(field[at[0]]);
@@ -74,6 +84,8 @@ static int read_rows(FILE *f)
         snprintf(r->mask, sizeof r->mask, "%s", field[at[3]]);
         snprintf(r->contender, sizeof r->contender, "%s", field[at[4]]);
         r->ms = atof(field[at[5]]);
+        r->heads = atoi(field[at[7]]);
+        r->head_dim = head_dim;
     }
     return count;
 }
@@ -94,7 +106,8 @@ static vt_attn_work count(const row *r)
     const char *text = r->mask;
     vt_mask_shape shape = {
         .layers = 1, .heads = 1, .prefix = r->tokens - side * side, .grid_h = side, .grid_w = side};
-    vt_attn_work w = {.heads = HEADS, .tokens = r->tokens, .head_dim = HEAD_DIM, .threads = 1};
+    vt_attn_work w = {
+        .heads = r->heads, .tokens = r->tokens, .head_dim = r->head_dim, .threads = 1};
     vt_status st = {VT_OK, ""};
     vt_mask_stats stats;
     vt_masks *m = vt_masks_load(NULL, &text, 1, &shape, threads, &st);
@@ -130,14 +143,17 @@ static vt_attn_work work_of(const row *r)
 
 static int make_samples(int count_of_rows)
 {
-    int n = 0, cell = 0;
+    int n = 0, cell = 0, cells = 0;
     for (int i = 0; i < count_of_rows; i++) {
         const row *r = &rows[i], *c = &rows[cell];
-        if (r->tokens != c->tokens || r->batch != c->batch || strcmp(r->name, c->name))
+        if (r->tokens != c->tokens || r->batch != c->batch || strcmp(r->name, c->name)) {
             cell = i;
+            cells++;
+        }
         for (int k = VT_ATTN_DENSE; k < VT_ATTN_KERNELS; k++)
             if (!strcmp(r->contender, vt_attn_kernel_name((vt_attn_kernel)k))) {
                 samples[n] = (vt_attn_sample){(vt_attn_kernel)k, work_of(r), r->ms};
+                is_held[n] = hold && cells % hold == hold - 1;
                 cell_of[n++] = cell;
             }
     }
@@ -167,16 +183,19 @@ typedef struct {
     int cells;
 } judgement;
 
-/* `each`: prints cells with a choice that is off. */
-static judgement judge_choices(const vt_attn_costs *costs, int n, bool each)
+/* Of the cells that are held out, or of the others. `each`: prints those with a choice that is off. */
+static judgement judge_choices(const vt_attn_costs *costs, int n, bool held, bool each)
 {
     judgement sum = {0};
-    for (int i = 0, j; i < n; i = j, sum.cells++) {
+    for (int i = 0, j; i < n; i = j) {
         const vt_attn_sample *dense = &samples[i], *best = &samples[i], *taken;
         for (j = i; j < n && cell_of[j] == cell_of[i]; j++) {
             dense = samples[j].kernel == VT_ATTN_DENSE ? &samples[j] : dense;
             best = samples[j].ms < best->ms ? &samples[j] : best;
         }
+        if (is_held[i] != held)
+            continue;
+        sum.cells++;
         taken = chosen(costs, i, j);
         double off = taken->ms / best->ms, loss = taken->ms / dense->ms;
         double density = (double)best->work.nnz / best->work.tokens / best->work.tokens;
@@ -199,13 +218,13 @@ static judgement judge_choices(const vt_attn_costs *costs, int n, bool each)
  * off in the predictions does not matter where it decides nothing. */
 static void polish(vt_attn_costs *costs, int n)
 {
-    judgement now = judge_choices(costs, n, false);
+    judgement now = judge_choices(costs, n, false, false);
     for (double step = 0.08; step > 0.005; step /= 2)
         for (int i = 0, moved = 0; i < vt_costs_count(); i++) {
             for (int way = -1; way <= 1; way += 2) {
                 vt_attn_costs other = *costs;
                 ((double *)&other)[i] *= 1 + way * step;
-                judgement then = judge_choices(&other, n, false);
+                judgement then = judge_choices(&other, n, false, false);
                 if (then.regret < now.regret - 1e-9) {
                     *costs = other;
                     now = then;
@@ -226,7 +245,7 @@ static int near_the_best(vt_attn_sample *near, int n)
         for (j = i; j < n && cell_of[j] == cell_of[i]; j++)
             best = fmin(best, samples[j].ms);
         for (int k = i; k < j; k++)
-            if (samples[k].ms < FAR_BEHIND * best)
+            if (samples[k].ms < FAR_BEHIND * best && !is_held[k])
                 near[count++] = samples[k];
     }
     return count;
@@ -239,10 +258,12 @@ static void report(const char *what, const vt_attn_costs *costs, int n)
     vt_costs_write(costs, text);
     printf("%s: %.1f %% off on average, %.0f %% at worst\n%s\n", what, 100 * miss.mean,
            100 * miss.worst, text);
-    judgement j = judge_choices(costs, n, true);
-    printf("%d cells; the choice to dense: %.3f at worst; to the best kernel: geometric mean %.3f, "
-           "%.3f at worst\n",
-           j.cells, j.loss, j.mean, j.worst);
+    for (int held = 0; held <= (hold > 0); held++) {
+        judgement j = judge_choices(costs, n, held, true);
+        printf("%d cells%s; the choice to dense: %.3f at worst; to the best kernel: geometric mean "
+               "%.3f, %.3f at worst\n",
+               j.cells, held ? " that were held out" : "", j.loss, j.mean, j.worst);
+    }
 }
 
 static int set(vt_attn_costs *costs, const char *text)
@@ -258,20 +279,35 @@ static int set(vt_attn_costs *costs, const char *text)
     return -1;
 }
 
+/* What comes before NAME=VALUE; false: it is neither. */
+static bool read_filter(const char *text)
+{
+    if (!strncmp(text, "dtype=", 6))
+        dtype = text + 6;
+    else if (!strncmp(text, "head_dim=", 9))
+        head_dim = atoi(text + 9);
+    else if (!strncmp(text, "hold=", 5))
+        hold = atoi(text + 5);
+    else
+        return false;
+    return true;
+}
+
 int main(int argc, char **argv)
 {
     vt_attn_costs costs = {0};
     vt_status st = {VT_OK, ""};
+    for (int i = 2; i < argc; i++)
+        if (!read_filter(argv[i]) && set(&costs, argv[i]))
+            return 2;
     FILE *f = argc > 1 ? fopen(argv[1], "r") : NULL;
     int count_of_rows = f ? read_rows(f) : -1;
     if (count_of_rows < 1) {
-        fprintf(stderr, "bench_costs_fit: expected a table of tests/bench_attn.py\n");
+        fprintf(stderr,
+                "bench_costs_fit: expected a table of tests/bench_attn.py with such rows\n");
         return 2;
     }
     fclose(f);
-    for (int i = 2; i < argc; i++)
-        if (set(&costs, argv[i]))
-            return 2;
     int n = make_samples(count_of_rows);
     report("as given", &costs, n);
     static vt_attn_sample near[MOST];

@@ -46,8 +46,9 @@ static const vt_attn_costs costs_generic = {.pack = 0.874,
                                             .row = 41.9,
                                             .reference = 0.627};
 
-const struct vt_attn_costs *vt_cpu_attention_costs(const vt_device *dev)
+const struct vt_attn_costs *vt_cpu_attention_costs(const vt_device *dev, int head_dim)
 {
+    (void)head_dim; /* the formulas know it */
     if (((const cpu_device *)dev)->isa == &vt_isa_generic)
         return &costs_generic;
     return &costs_avx2[dev->dtype == VT_BF16];

@@ -85,7 +85,7 @@ int vt_dnn_run(vt_stream *s, vt_mat y, vt_mat x, const vt_dnn_weights *w, const 
 void vt_dnn_free_products(vt_dnn_product *list);
 
 /* attention.c */
-const struct vt_attn_costs *vt_cpu_attention_costs(const vt_device *dev);
+const struct vt_attn_costs *vt_cpu_attention_costs(const vt_device *dev, int head_dim);
 bool vt_cpu_attention_serves(const vt_device *dev, vt_attn_kernel kernel, int head_dim,
                              bool biased);
 int vt_cpu_prepare_attention(vt_stream *s, vt_mat out, vt_mat qkv, const vt_attn_plan *plan,

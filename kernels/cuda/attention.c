@@ -343,44 +343,6 @@ static int tune_dense(vt_stream *s, const vt_cuda_attention *a, vt_status *st)
 
 /* ---- the operation ---- */
 
-/* Nanoseconds of a whole H100, heads of 64. 16-bit types: as build/tests/bench_costs_fit made them
- * of tests/bench_attn.py's grid in fp16 (124 cells of 197 to 4097 tokens, and four masks of 16385).
- * fp32: from tests/bench_sparse_cuda.c. */
-static const vt_attn_costs costs[2] = {{.pack = 0.00164,
-                                        .tile = 0.001886,
-                                        .mask = 0.03115,
-                                        .skip = 0.005946,
-                                        .pair = 0.000661,
-                                        .row = 0.8,
-                                        .reference = 0.00038,
-                                        .launch = 3457,
-                                        .longest = 11.78,
-                                        .walk = 17.63,
-                                        .columns_group = {6.389, 10.63},
-                                        .columns_tile = {2.893, 4.495},
-                                        .columns_merge = {3.877, 0.4306},
-                                        .columns_start = 5792,
-                                        .columns_step = 729.4,
-                                        .columns_spared = 0.4719},
-                                       {.tile = 0.026,
-                                        .skip = 0.026,
-                                        .pair = 0.0008,
-                                        .row = 1,
-                                        .reference = 0.0001,
-                                        .launch = 3000,
-                                        .longest = 20,
-                                        .columns_group = {120, 160},
-                                        .columns_tile = {57, 60},
-                                        .columns_merge = {240, 320},
-                                        .columns_start = 4000,
-                                        .columns_step = 2500,
-                                        .columns_spared = 58}};
-
-const struct vt_attn_costs *vt_cuda_attention_costs(const vt_device *dev)
-{
-    return &costs[dev->dtype == VT_F32];
-}
-
 /* The kernels that read columns, the first that serves before the others. */
 static const struct {
     bool (*serves)(const vt_cuda_attention *a, int capability);

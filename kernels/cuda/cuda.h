@@ -5,6 +5,7 @@
  *   memory.c     blocks of device memory, transfers that wait
  *   linear.c     products: cuBLASLt or our own, whichever is faster on the shape
  *   attention.c  plans: layouts on the device, which launcher serves a group
+ *   costs.c      the cost model's constants
  *   columns.c    layouts of columns.h on the device, cut into items
  *   scores.c     dense attention of wide heads, through products by cuBLASLt
  *   lt.c         cuBLASLt, opened at run time
@@ -143,7 +144,7 @@ int vt_cuda_attend_scores(vt_stream *s, const vt_cuda_attention *a);
 void vt_cuda_attention_products_free(vt_cuda_attention_products *list);
 
 /* attention.c */
-const struct vt_attn_costs *vt_cuda_attention_costs(const vt_device *dev);
+const struct vt_attn_costs *vt_cuda_attention_costs(const vt_device *dev, int head_dim);
 bool vt_cuda_attention_serves(const vt_device *dev, vt_attn_kernel kernel, int head_dim,
                               bool biased);
 int vt_cuda_group_load(vt_device *dev, vt_attn_group *g, vt_status *st);

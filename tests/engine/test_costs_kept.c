@@ -52,7 +52,7 @@ static void unmeasured_devices_have_the_built_in_constants(void **state)
     (void)state;
     vt_attn_costs c;
     assert_false(vt_costs_of(dev, 64, &c));
-    assert_memory_equal(&c, dev->ops->attention_costs(dev), sizeof c);
+    assert_memory_equal(&c, dev->ops->attention_costs(dev, 64), sizeof c);
 }
 
 static void measured_constants_serve_their_type_and_head_size(void **state)
@@ -111,7 +111,7 @@ static void broken_files_are_as_if_absent(void **state)
     fputs(key, f);
     fclose(f);
     assert_false(vt_costs_of(dev, 64, &c));
-    assert_memory_equal(&c, dev->ops->attention_costs(dev), sizeof c);
+    assert_memory_equal(&c, dev->ops->attention_costs(dev, 64), sizeof c);
 }
 
 static void a_place_that_cannot_be_written_is_an_error(void **state)

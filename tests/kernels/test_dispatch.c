@@ -134,17 +134,22 @@ static void time_grows_with_work_and_shrinks_with_threads(void **state)
     }
 }
 
-/* A GPU on which a group costs 1000 and a tile 100, of 128 queries half as much again. */
+/* A GPU on which a group costs 1000 and a tile 100 and 10 for each block, of 128 queries half as much
+ * again; at most 100 items at a time. */
 static vt_attn_choice choose_columns(vt_attn_wish wish, vt_attn_work w)
 {
     const vt_attn_costs gpu = {.tile = 100,
                                .launch = 5000,
                                .columns_group = {1000, 1500},
                                .columns_tile = {100, 150},
-                               .columns_merge = {200, 300},
+                               .columns_block = {10, 15},
+                               .columns_merge = 200,
                                .columns_start = 7000,
+                               .columns_pass = 3000,
                                .columns_step = 500,
-                               .columns_spared = 40};
+                               .columns_late = 0.5,
+                               .columns_blocks = {100, 50},
+                               .columns_guests = 1};
     vt_attn_choice c;
     vt_status st = {0};
     w.serves[VT_ATTN_TILES] = w.serves[VT_ATTN_ROWS] = false;
@@ -154,28 +159,41 @@ static vt_attn_choice choose_columns(vt_attn_wish wish, vt_attn_work w)
     return c;
 }
 
-static void columns_cost_groups_tiles_guests_passes_and_the_longest_group(void **state)
+static bool is_near(double ms, double ns)
+{
+    return fabs(ms - 1e-6 * ns) < 1e-12;
+}
+
+static void columns_cost_groups_tiles_passes_and_what_ends_last(void **state)
 {
     (void)state;
     vt_attn_work w = work(100, 0);
     w.heads = 10;
     w.head_dim = 64;
-    w.columns[0] =
-        (vt_columns_count){.groups = 2, .tiles = 30, .spared = 10, .longest = 3, .passes = 1};
-    w.columns[1] = (vt_columns_count){.groups = 1, .tiles = 10, .longest = 4, .passes = 1};
-    w.columns[2] =
-        (vt_columns_count){.groups = 4, .tiles = 5, .merged = 3, .longest = 1, .passes = 2};
+    w.columns[0] = (vt_columns_count){
+        .groups = 2, .tiles = 30, .blocks = 30, .spared = 10, .longest = 3, .passes = 1};
+    w.columns[1] =
+        (vt_columns_count){.groups = 1, .tiles = 10, .blocks = 16, .longest = 4, .passes = 1};
+    w.columns[2] = (vt_columns_count){
+        .groups = 4, .tiles = 5, .blocks = 5, .merged = 3, .longest = 2, .passes = 2};
     vt_attn_choice c = choose_columns(automatic, w);
-    assert_true(fabs(c.ms[VT_ATTN_COLUMNS64] - 1e-6 * (5000 + 10 * (2000 + 2000 + 400) + 8500)) <
-                1e-12);
-    assert_true(fabs(c.ms[VT_ATTN_COLUMNS128] - 1e-6 * (5000 + 10 * (1500 + 1500) + 9000)) < 1e-12);
-    assert_true(fabs(c.ms[VT_ATTN_AXIAL64] - 1e-6 * (5000 + 10 * (4000 + 500 + 600) + 2 * 7500)) <
-                1e-12);
+    /* 20 of 100 items, the longest of which is a group and 3 tiles */
+    assert_true(is_near(c.ms[VT_ATTN_COLUMNS64],
+                        5000 + 10 * (2000 + 2000 + 200) + 8500 + 0.5 * 20 * (1000 + 3 * 110)));
+    assert_true(is_near(c.ms[VT_ATTN_COLUMNS128],
+                        5000 + 10 * (1500 + 1500 + 240) + 9000 + 0.5 * 10 * (1500 + 4 * 174)));
+    assert_true(is_near(c.ms[VT_ATTN_AXIAL64], 5000 + 10 * (4000 + 500 + 50 + 600) + 7000 + 3000 +
+                                                   1000 + 0.5 * 40 * (1000 + 110)));
     assert_true(isinf(c.ms[VT_ATTN_AXIAL128]));     /* not counted */
     assert_int_equal(c.kernel, VT_ATTN_COLUMNS128); /* dense: 1029000 ns */
-    w.heads = 1;
+    w.heads = 1000;                                 /* all busy */
     c = choose_columns(automatic, w);
-    assert_true(fabs(c.ms[VT_ATTN_COLUMNS128] - 1e-6 * (5000 + 3000 + 7000 + 4 * 500)) < 1e-12);
+    assert_true(is_near(c.ms[VT_ATTN_COLUMNS128],
+                        5000 + 1000 * (1500 + 1500 + 240) + 9000 + 0.5 * 50 * (1500 + 4 * 174)));
+    w.head_dim = 32;
+    c = choose_columns(automatic, w);
+    assert_true(is_near(c.ms[VT_ATTN_COLUMNS128],
+                        5000 + 500 * (1500 + 1500 + 240) + 4500 + 0.5 * 25 * (1500 + 4 * 174)));
     vt_attn_wish axial = {.kernel = "axial128"};
     assert_int_equal(choose_columns(axial, w).kernel, VT_ATTN_AXIAL128);
 }
@@ -200,7 +218,7 @@ static void a_kernel_that_cannot_serve_is_never_taken(void **state)
     assert_int_equal(vt_attn_choose(&c, &automatic, &w, &costs, &st), -1);
 }
 
-static void dense_under_a_mask_visits_all_or_skips_what_is_empty(void **state)
+static void dense_visits_all_in_turns_or_skips_what_is_empty(void **state)
 {
     (void)state;
     vt_attn_costs gpu = {.tile = 100, .mask = 200, .skip = 150}; /* 16 tiles, head_dim 8 */
@@ -215,7 +233,10 @@ static void dense_under_a_mask_visits_all_or_skips_what_is_empty(void **state)
     w.masked = false;
     assert_true(fabs(vt_attn_predict(&gpu, VT_ATTN_DENSE, &w) - 1e-6 * 16 * 800) < 1e-12);
     gpu.walk = 500; /* 64 keys, one after the other */
-    assert_true(fabs(vt_attn_predict(&gpu, VT_ATTN_DENSE, &w) - 1e-6 * 64 * 500) < 1e-12);
+    gpu.walk_rows = 48, gpu.walk_blocks = 2;
+    assert_true(is_near(vt_attn_predict(&gpu, VT_ATTN_DENSE, &w), 64 * 500));
+    gpu.walk_rows = 21; /* 4 blocks in 2 turns */
+    assert_true(is_near(vt_attn_predict(&gpu, VT_ATTN_DENSE, &w), 2 * 64 * 500));
 }
 
 static void the_longest_row_bounds_rows_from_below(void **state)
@@ -232,9 +253,9 @@ static void the_longest_row_bounds_rows_from_below(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(columns_cost_groups_tiles_guests_passes_and_the_longest_group),
+        cmocka_unit_test(columns_cost_groups_tiles_passes_and_what_ends_last),
         cmocka_unit_test(a_kernel_that_cannot_serve_is_never_taken),
-        cmocka_unit_test(dense_under_a_mask_visits_all_or_skips_what_is_empty),
+        cmocka_unit_test(dense_visits_all_in_turns_or_skips_what_is_empty),
         cmocka_unit_test(the_longest_row_bounds_rows_from_below),
         cmocka_unit_test(no_mask_is_dense_whatever_is_asked),
         cmocka_unit_test(the_threshold_is_strict),
