@@ -56,5 +56,8 @@ runs() # a line a run, for xargs
         done
     done
 }
+# Once without the tool: what is timed to choose between products is kept, and not timed under it.
+runs | grep -e "$pattern" | cut -d' ' -f2- | sort -u | tr '\n' '\0' |
+    xargs -0 -P "$at_once" -I{} sh -c '{} >/dev/null 2>&1'
 runs | grep -e "$pattern" | awk '{print NR, $0}' | tr '\n' '\0' | xargs -0 -P "$at_once" -I{} sh -c 'sh "$work/one.sh" {}'
 [ ! -e "$work/failed" ]
