@@ -40,7 +40,7 @@ static int add_points(cli_study *s, const vitrun_info *info, int out, vitrun_err
                                  .threshold = -1, /* the option is every point's */
                                  .batch = s->o->batch};
             if (*layers)
-                bad = vte_points_append(s->points.point, &point, err);
+                bad = vte_points_append(&s->points, &point, err);
             free(layers);
         }
     return bad;
@@ -57,8 +57,8 @@ static int make_points(cli_study *s, const vitrun_info *info, vitrun_error *err)
                          .dtype = "",
                          .threshold = -1,
                          .batch = s->o->batch};
-    s->points.point = json_array();
-    int bad = vte_points_append(s->points.point, &dense, err);
+    vte_points_open(&s->points);
+    int bad = vte_points_append(&s->points, &dense, err);
     if (!bad && strcmp(study, "out") != 0)
         bad = add_points(s, info, 0, err);
     if (!bad && strcmp(study, "in") != 0)

@@ -203,6 +203,13 @@ static int try_mask(spec *s, const char *mask, const char *config)
     return m ? 0 : -1;
 }
 
+static int add_point(spec *s, const vte_setting *point)
+{
+    if (vte_points_append(s->out, point, s->err) == 0)
+        return 0;
+    return s->err->code == VITRUN_INPUT ? place(s, NULL, 0, false) : -1;
+}
+
 static int add_on_layers(spec *s, const char *key, const char *name, const char *expr)
 {
     const char *path[] = {"patterns", key};
@@ -223,12 +230,13 @@ static int add_on_layers(spec *s, const char *key, const char *name, const char 
         if (!bad && try_mask(s, mask, NULL) != 0)
             bad = place(s, path, 2, false);
         free(mask);
-        bad = bad || vte_points_append(s->out->point, &point, s->err) ? -1 : 0;
+        bad = bad || add_point(s, &point) ? -1 : 0;
     }
     return bad;
 }
 
-/* Replaces the expression's first parameter by each of its values, and goes on with the rest. */
+/* Replaces the expression's first parameter by each of its values, and goes on with the rest: values
+ * have no '$', or there might be no end of it. */
 static int expand(spec *s, const char *key, const char *name, const char *expr)
 {
     char parameter[64];
@@ -245,6 +253,11 @@ static int expand(spec *s, const char *key, const char *name, const char *expr)
     for (size_t i = 0; i < json_array_size(values) && !bad; i++) {
         const json_t *value = json_array_get(values, i);
         char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT), *longer = NULL;
+        if (text && strchr(text, '$')) {
+            const char *where[] = {"parameters", parameter};
+            free(text);
+            return unexpected(s, where, 2, value, "values without '$'");
+        }
         char *next = text ? substitute(expr, parameter, text) : NULL;
         if (!next || asprintf(&longer, "%s %s=%s", name, parameter, text) < 0)
             bad = vte_fail(s->err, VITRUN_MACHINE, "out of memory (points)");
@@ -300,7 +313,7 @@ static int add_configs(spec *s)
             bad = vte_fail(s->err, VITRUN_MACHINE, "out of memory (points)");
         else if (try_mask(s, NULL, file) != 0)
             bad = place(s, &key, 1, false);
-        bad = bad || vte_points_append(s->out->point, &point, s->err) ? -1 : 0;
+        bad = bad || add_point(s, &point) ? -1 : 0;
         free(file);
     }
     return bad;
@@ -352,7 +365,7 @@ static int each_batch(spec *s)
         vte_setting dense = s->now;
         dense.name = dense.mask = "dense", dense.layers = "all", dense.kernel = "auto";
         dense.threshold = -1;
-        bad = bad || vte_points_append(s->out->point, &dense, s->err) || each_threshold(s) ? -1 : 0;
+        bad = bad || add_point(s, &dense) || each_threshold(s) ? -1 : 0;
     }
     return bad;
 }
@@ -413,7 +426,7 @@ static int read_numbers(spec *s)
 
 int vte_points_read(vte_points *p, const char *path, const vitrun_model *model, vitrun_error *err)
 {
-    *p = (vte_points){.point = json_array()};
+    vte_points_open(p);
     spec s = {.path = path, .out = p, .model = model, .err = err};
     s.now.threshold = -1;
     int bad = read_document(&s) || read_numbers(&s) || each_dtype(&s) ? -1 : 0;
@@ -424,10 +437,16 @@ int vte_points_read(vte_points *p, const char *path, const vitrun_model *model, 
     return bad;
 }
 
+void vte_points_open(vte_points *p)
+{
+    *p = (vte_points){.point = json_array(), .seen = json_object()};
+}
+
 void vte_points_free(vte_points *p)
 {
     json_decref(p->point);
-    p->point = NULL;
+    json_decref(p->seen);
+    p->point = p->seen = NULL;
 }
 
 /* ---- one point ---- */
@@ -498,29 +517,23 @@ json_t *vte_point_new(const vte_setting *s)
     return point;
 }
 
-static int has_options(const json_t *points, const json_t *options)
+/* The options that points have already are the keys of `seen`. */
+int vte_points_append(vte_points *p, const vte_setting *s, vitrun_error *err)
 {
-    size_t i;
-    json_t *point;
-    json_array_foreach(points, i, point)
-    {
-        if (json_equal(json_object_get(point, "options"), options))
-            return 1;
-    }
-    return 0;
-}
-
-int vte_points_append(json_t *points, const vte_setting *s, vitrun_error *err)
-{
-    if (json_array_size(points) >= VTE_MOST_POINTS)
+    if (json_array_size(p->point) >= VTE_MOST_POINTS)
         return vte_fail(err, VITRUN_INPUT, "more than %d points", VTE_MOST_POINTS);
     json_t *point = vte_point_new(s);
-    if (point && has_options(points, json_object_get(point, "options"))) {
+    const char *options = json_string_value(json_object_get(point, "options"));
+    if (options && json_object_get(p->seen, options)) {
         json_decref(point);
         return 0;
     }
-    if (json_array_append_new(points, point) != 0)
+    if (!options || json_object_set_new(p->seen, options, json_true()) != 0 ||
+        json_array_append(p->point, point) != 0) {
+        json_decref(point);
         return vte_fail(err, VITRUN_MACHINE, "out of memory or not UTF-8 (point %zu)",
-                        json_array_size(points));
+                        json_array_size(p->point));
+    }
+    json_decref(point);
     return 0;
 }

@@ -29,12 +29,14 @@
 
 typedef struct {
     json_t *point; /* array */
+    json_t *seen;  /* object whose keys are the points' options */
     size_t limit;  /* pictures; 0: all */
     int runs;      /* timed forward passes a point */
 } vte_points;
 
 enum { VTE_MOST_POINTS = 10000, VTE_RUNS = 10 };
 
+void vte_points_open(vte_points *p); /* without points */
 /* Errors name file, line, column and path. With a model, every mask is tried on it. */
 int vte_points_read(vte_points *p, const char *path, const vitrun_model *model, vitrun_error *err);
 void vte_points_free(vte_points *p);
@@ -48,7 +50,7 @@ typedef struct {
 } vte_setting;
 json_t *vte_point_new(const vte_setting *s);
 /* Adds a point, unless one with the same options is there. */
-int vte_points_append(json_t *points, const vte_setting *s, vitrun_error *err);
+int vte_points_append(vte_points *p, const vte_setting *s, vitrun_error *err);
 
 /* `text` as one word of a shell's command line, to be freed; NULL where memory is short. */
 char *vte_shell_quote(const char *text);

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "weights_tools/safetensors.h"
+#include "weights_tools/st_header.h"
 
 const double fuzz_seconds = 1;
 
@@ -26,10 +26,37 @@ static void read_values(const st_reader *r, const st_tensor *t)
     fuzz_require(st_read_bytes(r, t, t->bytes, 1, &byte, &st) != 0, "a byte behind its end");
 }
 
+static uint64_t get_u64(const uint8_t *p)
+{
+    uint64_t v = 0;
+    for (int i = 0; i < 8; i++)
+        v |= (uint64_t)p[i] << 8 * i;
+    return v;
+}
+
+/* Whether the header's parser takes the header: no file is needed for that. */
+static bool header_is_right(const uint8_t *data, size_t size)
+{
+    uint64_t n = get_u64(data);
+    vt_status st = {0};
+    st_header header;
+    char *text = vt_alloc(n + 1, 1, "header", &st);
+    memcpy(text, data + 8, n);
+    bool right = st_header_parse(&header, "file", text, n, size - 8 - n, &st) == 0;
+    st_header_free(&header);
+    return right;
+}
+
+/* Of files with a wrong header one in eight is read as a file all the same. */
 void fuzz_one(const uint8_t *data, size_t size)
 {
+    bool whole = size >= 8 && get_u64(data) <= size - 8,
+         right = whole && header_is_right(data, size);
+    if (whole && !right && size % 8)
+        return;
     vt_status st = {0};
     st_reader *r = st_open(fuzz_file(0, data, size), &st);
+    fuzz_require(!r == !right, "parser and reader differ");
     fuzz_require(r || (st.code == VT_INPUT && st.text[0] && !strchr(st.text, '\n')),
                  "refused, but not in one line");
     uint64_t end = 0;
@@ -51,14 +78,6 @@ void fuzz_one(const uint8_t *data, size_t size)
 }
 
 /* ---- the mutator ---- */
-
-static uint64_t get_u64(const uint8_t *p)
-{
-    uint64_t v = 0;
-    for (int i = 0; i < 8; i++)
-        v |= (uint64_t)p[i] << 8 * i;
-    return v;
-}
 
 static void put_u64(uint8_t *p, uint64_t v)
 {
