@@ -276,7 +276,7 @@ int vitrun_attention_run(vitrun_attention *a, const char *kernel, int calls, dou
         vt_fail(&st, VT_USAGE, "%d calls (expected at least 1)", calls);
         return vitrun_fail(err, &st);
     }
-    if (vitrun_check_process(a->dev->threads, &st) || use(a, kernel, &plan, &st) ||
+    if (vitrun_check_process(vitrun_binds(a->dev), &st) || use(a, kernel, &plan, &st) ||
         a->dev->ops->prepare_attention(a->stream, a->out, a->qkv, &plan, a->setup.images, &st))
         return vitrun_fail(err, &st);
     vt_clock_start(a->stream);

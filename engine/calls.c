@@ -37,16 +37,21 @@ int vitrun_check_list(const char *const *item, int count, const char *name, vt_s
 }
 
 /* What OpenMP keeps of a thread's team is copied when that thread forks, the team's threads are not:
- * the child would wait for them for ever. A thread alone has no team. */
-int vitrun_check_process(int threads, vt_status *st)
+ * the child would wait for them for ever. Nor has it the parent's GPU. */
+int vitrun_check_process(bool binds, vt_status *st)
 {
-    static _Thread_local pid_t team_of;
-    if (team_of && team_of != getpid())
+    static _Thread_local pid_t bound_to;
+    if (bound_to && bound_to != getpid())
         return vt_fail(
             st, VT_USAGE,
-            "this process was forked by a thread that had run vitrun on several threads: "
-            "it must call exec first");
-    if (threads > 1)
-        team_of = getpid();
+            "this process was forked by a thread that had run vitrun on several threads or "
+            "on a GPU: it must call exec first");
+    if (binds)
+        bound_to = getpid();
     return 0;
+}
+
+bool vitrun_binds(const vt_device *dev)
+{
+    return dev->threads > 1 || !dev->host_memory;
 }

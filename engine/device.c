@@ -90,13 +90,16 @@ vt_device *vitrun_device_open(const char *device, const char *dtype, int threads
         return NULL;
     }
     threads = threads ? threads : usable_cores();
-    if (vitrun_check_process(threads, st))
+    if (vitrun_check_process(threads > 1, st))
         return NULL;
-    if (w.cuda)
-        return open_cuda(&w, on_gpu, threads, st);
     vt_status why;
-    vt_device *found = w.automatic ? open_cuda(&w, on_gpu, threads, &why) : NULL;
-    return found ? found : open_cpu(on_cpu, threads, st);
+    vt_device *found =
+        w.cuda || w.automatic ? open_cuda(&w, on_gpu, threads, w.cuda ? st : &why) : NULL;
+    if (!found && !w.cuda)
+        found = open_cpu(on_cpu, threads, st);
+    if (found)
+        vitrun_check_process(vitrun_binds(found), st);
+    return found;
 }
 
 const char *vitrun_device_found(const char *device, const char *dtype, vitrun_error *err)

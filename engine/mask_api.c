@@ -55,7 +55,7 @@ static int open_masks(vitrun_masks *m, const vitrun_mask_options *o, vt_watch *w
                            .grid_h = o->grid_h,
                            .grid_w = o->grid_w};
     m->threads = o->threads > 0 ? o->threads : 1;
-    if (check_options(o, st) || vitrun_check_process(m->threads, st))
+    if (check_options(o, st) || vitrun_check_process(m->threads > 1, st))
         return -1;
     m->own = vt_masks_load(o->mask_config, o->masks, o->mask_count, &shape, m->threads, st);
     if (!m->own)

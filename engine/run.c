@@ -74,7 +74,7 @@ vitrun_context *vitrun_context_open(const vitrun_model *model, int batch, vitrun
     vitrun_context *c = NULL;
     if (vitrun_need(model, "model", err))
         return NULL;
-    if (vitrun_check_process(model->dev->threads, &st) == 0 &&
+    if (vitrun_check_process(vitrun_binds(model->dev), &st) == 0 &&
         refuse_memory(model, batch, &st) == 0)
         c = vt_alloc(1, sizeof *c, "context", &st);
     if (c && open_context(c, model, batch, &st)) {
@@ -150,10 +150,10 @@ static void forward(vitrun_context *c)
         ops->record_end(s);
         s->watch = &c->watch;
     }
-    if (replays)
-        ops->replay(s);
-    else
+    if (!replays)
         vit_forward(s, &c->model->vit, &c->acts, c->model->plans.of);
+    else if (!vt_watch_stopped(&c->watch, &s->error))
+        ops->replay(s);
 }
 
 static vt_mat input_of(const vitrun_context *c, int count)
@@ -181,7 +181,7 @@ static void fetch_results(vitrun_context *c, int count)
 static int submit(vitrun_context *c, int count, const char *what, vt_status *st)
 {
     vt_stream *s = c->stream;
-    if (vitrun_check_process(c->model->dev->threads, st))
+    if (vitrun_check_process(vitrun_binds(c->model->dev), st))
         return -1;
     if (count < 1 || count > c->acts.images)
         return vt_fail(st, VT_USAGE, "%d images (expected 1 to %d)", count, c->acts.images);
@@ -345,7 +345,7 @@ int vitrun_time(vitrun_context *c, double *ms, vitrun_error *err)
     if (c->running || !c->ran || s->profiling)
         vt_fail(&st, VT_USAGE,
                 "only a context that has run, runs nothing and is not profiled can be timed");
-    if (st.code != VT_OK || vitrun_check_process(s->dev->threads, &st))
+    if (st.code != VT_OK || vitrun_check_process(vitrun_binds(s->dev), &st))
         return vitrun_fail(err, &st);
     s->error.code = VT_OK;
     s->images = c->prepared;

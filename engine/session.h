@@ -60,9 +60,11 @@ int vitrun_fail(vitrun_error *err, const vt_status *st);
 int vitrun_need(const void *argument, const char *name, vitrun_error *err);
 /* Fails (VT_USAGE) where a list of texts is not what its count says. */
 int vitrun_check_list(const char *const *item, int count, const char *name, vt_status *st);
-/* Fails (VT_USAGE) in a process that was forked after its thread had run work on several threads;
- * else notes that this thread runs some on so many. */
-int vitrun_check_process(int threads, vt_status *st);
+/* Fails (VT_USAGE) in a process that was forked by a thread that was bound to its parent; binds the
+ * calling thread to its process where `binds`. */
+int vitrun_check_process(bool binds, vt_status *st);
+/* Does what runs on the device bind to the process: several threads, a GPU? */
+bool vitrun_binds(const vt_device *dev);
 
 /* Keeps the model until vitrun_close is called once more. */
 const vitrun_model *vitrun_hold(const vitrun_model *model);

@@ -99,6 +99,7 @@ install: all $(foreach f,$(INSTALLED),$(call field,2,$(f)))
 	@set -e; $(foreach f,$(INSTALLED),install -D -m $(call field,1,$(f)) $(call field,2,$(f)) \
 	    '$(DESTDIR)$(call field,3,$(f))'; echo '  INSTALL  $(DESTDIR)$(call field,3,$(f))';) \
 	$(foreach l,$(INSTALLED_LINKS),ln -sf $(call field,2,$(l)) '$(DESTDIR)$(call field,1,$(l))';)
+	@[ -n '$(DESTDIR)' ] || ldconfig 2>/dev/null || : # the dynamic linker gets to know the library
 
 # Without the tables for debuggers, which are most of the bytes.
 install-strip: install

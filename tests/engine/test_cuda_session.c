@@ -8,6 +8,8 @@
 #include <string.h>
 #include <math.h>
 #include <pthread.h>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <cmocka.h>
 #include <cuda_runtime_api.h>
 
@@ -130,7 +132,7 @@ static void *run_job(void *user)
 static void threads_give_the_same_bits_as_one(void **state)
 {
     (void)state;
-    enum { THREADS = 4 };
+    enum { THREADS = 8 };
     need_gpu();
     vitrun_model *m = open_model(VIT, "fp16", 3, NULL);
     size_t bytes = 3 * (size_t)vitrun_info_get(m)->outputs * sizeof(float);
@@ -199,6 +201,130 @@ static void any_number_of_images_up_to_the_batch_may_run(void **state)
     vitrun_close(m);
 }
 
+/* ---- cancelling, progress, processes ---- */
+
+typedef struct {
+    int calls;
+    uint64_t first, last, total;
+} listener;
+
+static int listen(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    listener *l = user;
+    assert_string_equal(what, "forward");
+    l->first = l->calls++ ? l->first : done;
+    l->last = done;
+    l->total = total;
+    return 0;
+}
+
+static void is_cancelled(int failed, const vitrun_error *err)
+{
+    assert_true(failed);
+    assert_int_equal(err->code, VITRUN_CANCELLED);
+}
+
+/* Before it begins, while it runs, while another number of images is prepared, while it is profiled. */
+static void a_cancelled_forward_leaves_the_context_as_good_as_before(void **state)
+{
+    (void)state;
+    vitrun_error err;
+    need_gpu();
+    vitrun_model *m = open_model(VIT, "fp16", 4, NULL);
+    vitrun_context *c = open_context(m, 4);
+    size_t bytes = 4 * (size_t)vitrun_info_get(m)->outputs * sizeof(float);
+    fill(m, c, 4, 11);
+    float *want = forward(m, c, 4);
+    for (int how = 0; how < 4; how++) {
+        vitrun_profile(c, how == 3);
+        if (how != 1)
+            vitrun_cancel(c, 1);
+        if (how == 1) {
+            assert_int_equal(vitrun_submit(c, 4, &err), 0);
+            vitrun_cancel(c, 1);
+            is_cancelled(vitrun_wait(c, NULL, &err), &err);
+        } else
+            is_cancelled(vitrun_forward(c, how == 2 ? 3 : 4, NULL, &err), &err);
+        vitrun_profile(c, 0);
+        float *got = forward(m, c, 4);
+        assert_memory_equal(got, want, bytes);
+        free(got);
+    }
+    free(want);
+    vitrun_context_close(c);
+    vitrun_close(m);
+}
+
+static int stop_at_once(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    (void)user, (void)what, (void)done, (void)total;
+    return 1;
+}
+
+/* The wish comes when the forward has begun: what is recorded then must be whole all the same. */
+static void what_a_cancelled_forward_has_recorded_is_whole(void **state)
+{
+    (void)state;
+    vitrun_error err;
+    need_gpu();
+    vitrun_model *m = open_model(VIT, "fp16", 4, NULL);
+    vitrun_context *c = open_context(m, 4), *fresh = open_context(m, 4);
+    fill(m, c, 4, 11);
+    fill(m, fresh, 4, 11);
+    vitrun_context_progress(c, stop_at_once, NULL);
+    is_cancelled(vitrun_forward(c, 4, NULL, &err), &err);
+    vitrun_context_progress(c, NULL, NULL);
+    float *got = forward(m, c, 4), *want = forward(m, fresh, 4);
+    assert_memory_equal(got, want, 4 * (size_t)vitrun_info_get(m)->outputs * sizeof(float));
+    free(got);
+    free(want);
+    vitrun_context_close(fresh);
+    vitrun_context_close(c);
+    vitrun_close(m);
+}
+
+static void progress_tells_the_beginning_and_the_end(void **state)
+{
+    (void)state;
+    need_gpu();
+    vitrun_model *m = open_model(VIT, "fp16", 2, NULL);
+    vitrun_context *c = open_context(m, 2);
+    fill(m, c, 2, 11);
+    for (int i = 0; i < 2; i++) { /* recorded, replayed */
+        listener l = {0};
+        vitrun_context_progress(c, listen, &l);
+        free(forward(m, c, 2));
+        assert_int_equal(l.calls, 2);
+        assert_int_equal(l.first, 0);
+        assert_int_equal(l.last, l.total);
+        assert_int_equal(l.total, 2 * vitrun_info_get(m)->layers);
+    }
+    vitrun_context_close(c);
+    vitrun_close(m);
+}
+
+static void a_forked_child_gets_an_error(void **state)
+{
+    (void)state;
+    vitrun_error err;
+    int status;
+    need_gpu();
+    vitrun_model *m = open_model(VIT, "fp16", 1, NULL);
+    vitrun_context *c = open_context(m, 1);
+    fill(m, c, 1, 11);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(20);
+        int failed = vitrun_forward(c, 1, NULL, &err) && err.code == VITRUN_USAGE;
+        _exit(failed && !vitrun_context_open(m, 1, &err) ? 7 : 8);
+    }
+    assert_true(child > 0 && waitpid(child, &status, 0) == child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 7);
+    free(forward(m, c, 1));
+    vitrun_context_close(c);
+    vitrun_close(m);
+}
+
 /* ---- range ---- */
 
 static void numbers_beyond_fp16_are_reported_with_their_place(void **state)
@@ -227,6 +353,10 @@ int main(void)
         cmocka_unit_test(threads_give_the_same_bits_as_one),
         cmocka_unit_test(a_forward_is_submitted_once_and_waited_for_once),
         cmocka_unit_test(any_number_of_images_up_to_the_batch_may_run),
+        cmocka_unit_test(a_cancelled_forward_leaves_the_context_as_good_as_before),
+        cmocka_unit_test(what_a_cancelled_forward_has_recorded_is_whole),
+        cmocka_unit_test(progress_tells_the_beginning_and_the_end),
+        cmocka_unit_test(a_forked_child_gets_an_error),
         cmocka_unit_test(numbers_beyond_fp16_are_reported_with_their_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
