@@ -36,8 +36,8 @@ int vitrun_check_list(const char *const *item, int count, const char *name, vt_s
     return 0;
 }
 
-/* What OpenMP keeps of a thread's team is copied when that thread forks, the team's threads are not:
- * the child would wait for them for ever. Nor has it the parent's GPU. */
+/* What OpenMP keeps of a thread's team is copied when that thread forks, the team's threads are
+ * not: the child would wait for them for ever. Nor has it the parent's GPU. */
 int vitrun_check_process(bool binds, vt_status *st)
 {
     static _Thread_local pid_t bound_to;

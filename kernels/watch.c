@@ -24,7 +24,8 @@ void vt_watch_tell(vt_watch *w, vt_watch_fn fn, void *user)
     pthread_mutex_unlock(&w->lock);
 }
 
-/* Under the lock, also while fn runs: two threads' calls neither overlap nor overtake each other. */
+/* Under the lock, also while fn runs: two threads' calls neither overlap nor overtake each other.
+ */
 static void tell(vt_watch *w, uint64_t done)
 {
     w->done = done < w->total ? done : w->total;

@@ -20,9 +20,9 @@ typedef struct {
 } vit_norm;
 
 /* LayerScale is folded into proj and fc2. Branches side by side (vit_config.branches) are one
- * attention with the heads of all, one MLP with the hidden units of all; their norms are folded into
- * qkv and fc1. Where the device's products can normalise their input (folds_norm), so are gamma and
- * beta of norm1 and norm2. */
+ * attention with the heads of all, one MLP with the hidden units of all; their norms are folded
+ * into qkv and fc1. Where the device's products can normalise their input (folds_norm), so are
+ * gamma and beta of norm1 and norm2. */
 typedef struct {
     vit_norm norm1, norm2;   /* [D]; a parallel block's only norm is norm2 */
     vit_norm q_norm, k_norm; /* [head_dim] */
@@ -116,10 +116,10 @@ typedef struct {
 } vit_intermediates;
 
 /* Buffers of one stream, for up to `images` images, of which `slice` (S) go through the model at a
- * time, as many as the device's cache likes (vt_device.slice_tokens): together, or, where the device
- * has lanes, a part in each, whose part of every buffer for a slice begins where the part before
- * ends. Buffers whose lives do not overlap share memory: `wide` is cols and embed, then qkv, then
- * hid, in turn; `narrow` is xn, then att. */
+ * time, as many as the device's cache likes (vt_device.slice_tokens): together, or, where the
+ * device has lanes, a part in each, whose part of every buffer for a slice begins where the part
+ * before ends. Buffers whose lives do not overlap share memory: `wide` is cols and embed, then qkv,
+ * then hid, in turn; `narrow` is xn, then att. */
 typedef struct {
     int images, slice;
     void *input;  /* [B, C, H, W] in the device's input type */

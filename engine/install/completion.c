@@ -85,7 +85,8 @@ void pages_bash(FILE *f)
 
 /* ---- zsh and fish: with explanations ---- */
 
-/* The first line of a help text, or as much as is a sentence of its own, quoted as the shell wants. */
+/* The first line of a help text, or as much as is a sentence of its own, quoted as the shell wants.
+ */
 static void explain(const char *text, const char *escaped, FILE *f)
 {
     for (; *text && *text != '\n'; text++) {

@@ -1,5 +1,5 @@
-/* pages DIR: writes the manual pages and the completions into DIR. Runs while vitrun is installed; it is
- * not installed itself. */
+/* pages DIR: writes the manual pages and the completions into DIR. Runs while vitrun is installed;
+ * it is not installed itself. */
 #include "engine/install/pages.h"
 
 #include <ctype.h>

@@ -1,9 +1,8 @@
-/* What an installed vitrun has besides its files: manual pages and completions for shells, made from the
- * command line's own tables, so that they say what --help says.
+/* What an installed vitrun has besides its files: manual pages and completions for shells, made
+ * from the command line's own tables, so that they say what --help says.
  *
- *   pages.c       the program: writes everything into a folder; helpers
- *   manual.c      vitrun.1 and a page for each command
- *   completion.c  for bash, zsh and fish
+ * pages.c       the program: writes everything into a folder; helpers manual.c      vitrun.1 and a
+ * page for each command completion.c  for bash, zsh and fish
  */
 #ifndef VT_PAGES_H
 #define VT_PAGES_H

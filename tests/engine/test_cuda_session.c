@@ -224,7 +224,8 @@ static void is_cancelled(int failed, const vitrun_error *err)
     assert_int_equal(err->code, VITRUN_CANCELLED);
 }
 
-/* Before it begins, while it runs, while another number of images is prepared, while it is profiled. */
+/* Before it begins, while it runs, while another number of images is prepared, while it is
+ * profiled. */
 static void a_cancelled_forward_leaves_the_context_as_good_as_before(void **state)
 {
     (void)state;
