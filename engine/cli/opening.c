@@ -39,12 +39,25 @@ int cli_model_options(const cli_options *o, int batch, vitrun_options *out, vitr
     return 0;
 }
 
+static int show(void *io, const char *what, uint64_t done, uint64_t total)
+{
+    cli_progress(io, (size_t)done, (size_t)total,
+                 strcmp(what, "masks") == 0 ? "layers' masks" : "layers' weights");
+    return 0;
+}
+
 vitrun_model *cli_open(const cli_options *o, int batch, cli_io *io, vitrun_error *err)
 {
     vitrun_options options;
     if (cli_model_options(o, batch, &options, err) != 0)
         return NULL;
+    if (io) {
+        options.progress = show;
+        options.progress_user = io;
+    }
     vitrun_model *model = vitrun_open(&options, err);
+    if (io)
+        cli_progress_clear(io);
     for (int i = 0; model && io && i < vitrun_warning_count(model); i++)
         cli_warn(io, vitrun_warning_at(model, i));
     return model;
