@@ -35,7 +35,9 @@ OBJCOPY ?= objcopy
 
 # How this folder was built, for tests that build with it: a shell's function that runs make with the
 # same variables, and what links with the library.
-SETTINGS := B OBJ config CC werror ONEDNN LIBJPEG JANSSON CUDA CUDA_ARCHS
+SETTINGS := $(sort B OBJ config CC werror ONEDNN LIBJPEG JANSSON CUDA CUDA_ARCHS \
+            $(filter-out PREFIX DESTDIR RUN prefix exec_prefix %dir,\
+            $(foreach v,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $v))),$v))))
 all: $(B)/settings
 $(B)/settings: FORCE
 	@mkdir -p $(@D)

@@ -575,7 +575,7 @@ static void pixels_may_lie_anyhow(void **state)
 /* The exit status of a child that does `what`; -1: it had to be killed. */
 static int in_child(int (*what)(void *), void *user)
 {
-    int status;
+    int status = 0;
     pid_t child = fork();
     if (child == 0) {
         alarm(20);

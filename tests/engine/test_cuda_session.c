@@ -308,7 +308,7 @@ static void a_forked_child_gets_an_error(void **state)
 {
     (void)state;
     vitrun_error err;
-    int status;
+    int status = 0;
     need_gpu();
     vitrun_model *m = open_model(VIT, "fp16", 1, NULL);
     vitrun_context *c = open_context(m, 1);
