@@ -169,7 +169,21 @@ $(OBJ)/nvcc_flags: FORCE
 	@echo '$(NVCC) $(NVCCFLAGS)' | cmp -s - $@ || echo '$(NVCC) $(NVCCFLAGS)' >$@
 
 # Those of faults stand between the program and the C library: see tests/faults/faults.h.
-$(filter $(B)/tests/faults/%,$(TEST_BIN)): $(OBJ)/tests/faults/faults.o $(OBJ)/tests/faults/scenarios.o
+$(filter $(B)/tests/faults/%,$(filter-out %/test_cuda_faults,$(TEST_BIN))): $(OBJ)/tests/faults/faults.o $(OBJ)/tests/faults/scenarios.o
+
+WRAPPED := dlsym $(addprefix cuda,SetDevice GetDevice GetDeviceCount GetDeviceProperties \
+           DeviceGetAttribute MemGetInfo Malloc Free HostAlloc FreeHost Memcpy MemcpyAsync Memset MemsetAsync \
+           EventCreate EventDestroy EventRecord EventSynchronize EventElapsedTime \
+           StreamCreateWithFlags StreamDestroy StreamSynchronize StreamBeginCapture StreamEndCapture \
+           GraphInstantiate GraphLaunch GraphDestroy GraphExecDestroy FuncSetAttribute LaunchKernelExC \
+           GetDriverEntryPointByVersion GetLastError)
+$(B)/tests/faults/test_cuda_faults: LDFLAGS += $(addprefix -Wl$(COMMA)--wrap=,$(WRAPPED))
+
+# The program itself is run in a test, under another name than main.
+$(OBJ)/tests/faults/vitrun_main.o: $(OBJ)/engine/cli/main.o
+	@mkdir -p $(@D)
+	$(call say,COPY,$@)objcopy --redefine-sym main=vitrun_main $< $@
+$(B)/tests/faults/test_program: $(OBJ)/tests/faults/vitrun_main.o $(filter-out %/main.o,$(CLI_OBJ))
 
 # ---- tests: one program a file, linked with the static library (internals are visible there) ----
 $(TEST_BIN) $(BENCH_BIN): $(B)/tests/%: $(OBJ)/tests/%.o $(TEST_AUX:%.c=$(OBJ)/%.o) $(B)/libvitrun.a

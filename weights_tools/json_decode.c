@@ -36,6 +36,7 @@ json_t *vt_json_decode(const char *text, size_t size, size_t flags, json_error_t
         return value;
     json_decref(value);
     error->text[0] = '\0';
+    errno = ENOMEM;
     return NULL;
 }
 

@@ -129,13 +129,13 @@ static int is_masked(const cli_options *o)
 
 static json_t *layers_json(const workload *w)
 {
-    json_t *layers = json_array();
+    json_t *layers = cli_array();
     for (int i = 0; layers && i < vitrun_layer_count(w->model); i++) {
         const vitrun_layer *l = vitrun_layer_at(w->model, i);
         json_t *layer = report_layer(l);
         double ms = report_attention_ms(w->context, w->model, l);
         cli_set(layer, "ms", ms < 0 ? json_null() : cli_real(ms));
-        json_array_append_new(layers, layer);
+        cli_append(layers, layer);
     }
     return layers;
 }
@@ -148,7 +148,7 @@ static void begin_json(bench_state *s, const workload *w)
     report_head(s->io, info);
     cli_json_put(s->io, "model", report_model(info));
     cli_json_put(s->io, "end_to_end", json_boolean(w->end_to_end));
-    s->runs = json_array();
+    s->runs = cli_array();
     s->layers = layers_json(w);
 }
 
@@ -176,7 +176,7 @@ static void add_json(bench_state *s, const workload *w, const vte_spread *t,
     cli_set(run, "memory", report_memory(memory));
     cli_set(run, "operations", report_profile(w->context, PROFILED));
     cli_set(run, "layers", layers_json(w));
-    json_array_append_new(s->runs, run);
+    cli_append(s->runs, run);
 }
 
 static void begin_text(bench_state *s, const workload *w)
@@ -222,8 +222,9 @@ static void finish(bench_state *s)
         return;
     }
     cli_table_end(s->table, 2, s->io->out);
-    if (fflush(s->details) == 0)
-        fwrite(s->details_text, 1, s->details_size, s->io->out);
+    if (fflush(s->details) != 0 || ferror(s->details))
+        cli_out_of_memory();
+    fwrite(s->details_text, 1, s->details_size, s->io->out);
     s->table = NULL;
 }
 

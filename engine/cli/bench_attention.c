@@ -232,9 +232,9 @@ static json_t *kernel_json(const duel *d, const timed_kernel *k)
 
 static json_t *kernels_json(const duel *d)
 {
-    json_t *kernels = json_array();
+    json_t *kernels = cli_array();
     for (int i = 0; kernels && i < d->kernels; i++)
-        json_array_append_new(kernels, kernel_json(d, &d->kernel[i]));
+        cli_append(kernels, kernel_json(d, &d->kernel[i]));
     return kernels;
 }
 
@@ -311,7 +311,7 @@ static void report(const duel *d, json_t *runs, cli_io *io)
     json_t *run = cli_object();
     cli_set(run, "attention", shape_json(d));
     cli_set(run, "kernels", kernels_json(d));
-    json_array_append_new(runs, run);
+    cli_append(runs, run);
 }
 
 int cmd_bench_attention(const cli_options *o, cli_io *io, vitrun_error *err)
@@ -319,7 +319,7 @@ int cmd_bench_attention(const cli_options *o, cli_io *io, vitrun_error *err)
     int masks = o->masks.count ? (int)o->masks.count : 1;
     int batches = o->batches.count ? o->batches.count : 1;
     int status = check_options(o, err);
-    json_t *runs = json_array();
+    json_t *runs = cli_array();
     for (int b = 0; b < batches && status == 0; b++) {
         duel d = {.o = o};
         for (int m = 0; m < masks && status == 0; m++) {

@@ -162,7 +162,7 @@ static int report(state *s, vitrun_error *err)
     const vte_calibration *c = &s->found;
     cli_table *t = cli_table_new(s->masks ? "rrrrrrrrr" : "rrrrrrrr");
     vte_concentration *v = cli_alloc((size_t)c->layers * (size_t)c->heads, sizeof *v);
-    json_t *heads = json_array();
+    json_t *heads = cli_array();
     int bad = vte_concentrations(c, v, err);
     cli_cells(t, (const char *const[]){"layer", "head", "keys 50 %", "90 %", "99 %", "entropy",
                                        "to prefix", "distance", NULL});
@@ -170,7 +170,7 @@ static int report(state *s, vitrun_error *err)
         cli_cell(t, "%s", "mask loses");
     for (int at = 0; at < c->layers * c->heads && !bad; at++) {
         print_head(s, t, at / c->heads, at % c->heads, &v[at]);
-        json_array_append_new(heads, head_json(s, at / c->heads, at % c->heads, &v[at]));
+        cli_append(heads, head_json(s, at / c->heads, at % c->heads, &v[at]));
     }
     free(v);
     if (s->o->json) {

@@ -21,6 +21,7 @@
 
 #include <jansson.h>
 #include <limits.h>
+#include <stdarg.h>
 #include <stdio.h>
 
 #include "engine/experiments/batches.h"
@@ -210,9 +211,11 @@ void cli_catch_signals(void);
 void cli_protect(int on);
 
 /* Memory of the command line's own: exits with status 1 where there is none. */
+void cli_out_of_memory(void); /* says so and ends the program */
 void *cli_alloc(size_t count, size_t size);
 FILE *cli_memory_stream(char **text, size_t *size);      /* open_memstream */
 char *cli_format(const char *fmt, ...) VTE_PRINTF(1, 2); /* freed with free */
+char *cli_format_list(const char *fmt, va_list args);
 
 /* A JSON document, one key a line, an array's objects one a line. Values are consumed. */
 void cli_json_begin(cli_io *io);
@@ -222,6 +225,8 @@ void cli_json_element(cli_io *io, json_t *value);
 void cli_json_array_end(cli_io *io);
 void cli_json_end(cli_io *io);
 json_t *cli_object(void);
+json_t *cli_array(void);
+void cli_append(json_t *array, json_t *value);                /* consumes value */
 void cli_set(json_t *object, const char *key, json_t *value); /* consumes value */
 json_t *cli_real(double x);                                   /* null where not finite */
 json_t *cli_integer(uint64_t x);

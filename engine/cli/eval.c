@@ -29,7 +29,7 @@ static void on_bad(void *user, const char *message)
         return;
     cli_progress_clear(s->io);
     cli_print_error(message);
-    json_array_append_new(s->bad, cli_text(message));
+    cli_append(s->bad, cli_text(message));
 }
 
 static void on_progress(void *user, size_t done, size_t total)
@@ -95,7 +95,7 @@ static void scores_json(json_t *to, const vte_scores *v)
 
 static json_t *classes_json(const eval_state *s)
 {
-    json_t *classes = json_array();
+    json_t *classes = cli_array();
     for (int i = 0; classes && i < s->info->classes; i++) {
         const vte_class_score *c = &s->scores.per_class[i];
         if (!c->images && !c->predicted)
@@ -108,7 +108,7 @@ static json_t *classes_json(const eval_state *s)
         cli_set(entry, "predicted", cli_integer(c->predicted));
         if (s->has_dense)
             cli_set(entry, "right_dense", cli_integer(s->dense.per_class[i].right));
-        json_array_append_new(classes, entry);
+        cli_append(classes, entry);
     }
     return classes;
 }
@@ -266,7 +266,7 @@ int cmd_eval(const cli_options *o, cli_io *io, vitrun_error *err)
         return vte_fail(err, VITRUN_USAGE,
                         "--data is missing (a folder of one folder a class, or "
                         "a CSV file of path,label)");
-    eval_state s = {.o = o, .io = io, .bad = json_array()};
+    eval_state s = {.o = o, .io = io, .bad = cli_array()};
     vitrun_model *model = cli_open_fitting(o, SIZE_MAX, &s.batch, io, err);
     int status = -1;
     if (model && vte_dataset_open(&s.data, o->data, (size_t)o->limit, model, err) == 0) {

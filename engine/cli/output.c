@@ -12,7 +12,7 @@
 enum { CLOSED_PIPE = 141 }; /* what a shell reports for a program that SIGPIPE ended */
 
 /* ---- memory ---- */
-static void out_of_memory(void)
+void cli_out_of_memory(void)
 {
     cli_print_error("out of memory");
     exit(VITRUN_MACHINE);
@@ -22,19 +22,24 @@ void *cli_alloc(size_t count, size_t size)
 {
     void *p = calloc(count ? count : 1, size ? size : 1);
     if (!p)
-        out_of_memory();
+        cli_out_of_memory();
     return p;
+}
+
+char *cli_format_list(const char *fmt, va_list args)
+{
+    char *text = NULL;
+    if (vasprintf(&text, fmt, args) < 0)
+        cli_out_of_memory();
+    return text;
 }
 
 char *cli_format(const char *fmt, ...)
 {
-    char *text = NULL;
     va_list args;
     va_start(args, fmt);
-    int length = vasprintf(&text, fmt, args);
+    char *text = cli_format_list(fmt, args);
     va_end(args);
-    if (length < 0)
-        out_of_memory();
     return text;
 }
 
@@ -42,7 +47,7 @@ FILE *cli_memory_stream(char **text, size_t *size)
 {
     FILE *f = open_memstream(text, size);
     if (!f)
-        out_of_memory();
+        cli_out_of_memory();
     return f;
 }
 
@@ -159,14 +164,14 @@ static const size_t layout = JSON_REAL_PRECISION(9) | JSON_ENCODE_ANY;
 static json_t *made(json_t *value)
 {
     if (!value)
-        out_of_memory();
+        cli_out_of_memory();
     return value;
 }
 
 static void dump(cli_io *io, json_t *value)
 {
     if (json_dumpf(value, io->out, layout) != 0)
-        out_of_memory();
+        cli_out_of_memory();
     json_decref(value);
 }
 
@@ -223,10 +228,21 @@ json_t *cli_object(void)
     return made(json_object());
 }
 
+json_t *cli_array(void)
+{
+    return made(json_array());
+}
+
+void cli_append(json_t *array, json_t *value)
+{
+    if (json_array_append_new(array, value) != 0)
+        cli_out_of_memory();
+}
+
 void cli_set(json_t *object, const char *key, json_t *value)
 {
     if (json_object_set_new(object, key, value) != 0)
-        out_of_memory();
+        cli_out_of_memory();
 }
 
 json_t *cli_real(double x)

@@ -35,7 +35,7 @@ json_t *report_memory(const vitrun_memory *m)
 
 json_t *report_layer(const vitrun_layer *l)
 {
-    json_t *layer = cli_object(), *candidates = json_array();
+    json_t *layer = cli_object(), *candidates = cli_array();
     cli_set(layer, "layer", cli_integer((uint64_t)l->layer));
     cli_set(layer, "heads", cli_text(l->heads));
     cli_set(layer, "mask", cli_text(l->mask));
@@ -51,7 +51,7 @@ json_t *report_layer(const vitrun_layer *l)
         cli_set(candidate, "kernel", cli_text(c->kernel));
         cli_set(candidate, "predicted_ms",
                 c->predicted_ms < 0 ? json_null() : cli_real(c->predicted_ms));
-        json_array_append_new(candidates, candidate);
+        cli_append(candidates, candidate);
     }
     cli_set(layer, "candidates", candidates);
     cli_set(layer, "mask_bytes", cli_integer(l->mask_bytes));
@@ -158,14 +158,14 @@ json_t *report_profile(const vitrun_context *context, long forwards)
 {
     operation sum[MAX_OPERATIONS];
     int count = sum_profile(context, sum);
-    json_t *array = json_array();
+    json_t *array = cli_array();
     for (int i = 0; array && i < count; i++) {
         json_t *entry = cli_object();
         cli_set(entry, "op", cli_text(sum[i].op));
         cli_set(entry, "name", cli_text(sum[i].name));
         cli_set(entry, "ms", cli_real(sum[i].ms / (double)forwards));
         cli_set(entry, "calls", cli_real((double)sum[i].calls / (double)forwards));
-        json_array_append_new(array, entry);
+        cli_append(array, entry);
     }
     return array;
 }
@@ -262,7 +262,8 @@ static char *layers_like(const vitrun_model *model, int i)
     }
     if (open)
         fprintf(f, "-%d", last);
-    fclose(f);
+    if (!vte_text_end(f, &text))
+        cli_out_of_memory();
     return text;
 }
 

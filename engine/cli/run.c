@@ -69,19 +69,19 @@ static json_t *result_json(run_state *s, const vte_result *r)
     }
     int classes = s->info->classes, k = s->o->topk < classes ? s->o->topk : classes;
     double sum = classes > 0 ? rank(s->order, r->logits, classes) : 0;
-    json_t *top = json_array();
+    json_t *top = cli_array();
     for (int i = 0; top && i < k; i++) {
         json_t *entry = cli_object();
         cli_set(entry, "class", cli_integer((uint64_t)s->order[i].class));
         cli_set(entry, "label", cli_text(vitrun_label(s->model, s->order[i].class)));
         cli_set(entry, "probability", cli_real(probability(s->order, i, sum)));
-        json_array_append_new(top, entry);
+        cli_append(top, entry);
     }
     cli_set(result, "top", top);
     if (s->o->logits) {
-        json_t *logits = json_array();
+        json_t *logits = cli_array();
         for (int i = 0; logits && i < s->info->outputs; i++)
-            json_array_append_new(logits, cli_real(r->logits[i]));
+            cli_append(logits, cli_real(r->logits[i]));
         cli_set(result, "logits", logits);
     }
     return result;
@@ -244,10 +244,11 @@ static int write_maps(const run_state *s, vitrun_context *context, vitrun_error 
         return vte_fail(err, VITRUN_MACHINE, "%s: %s", s->o->maps, strerror(errno));
     for (size_t i = 0; i < s->files->count && !bad; i++) {
         char *folder = map_folder(s, i);
-        vitrun_error ignored;
-        if (vte_image_read(s->model, s->files->file[i].path, vitrun_context_input(context),
-                           &ignored) == 0)
+        bad = vte_image_read(s->model, s->files->file[i].path, vitrun_context_input(context), err);
+        if (!bad)
             bad = vte_maps_write(s->model, context, &o, folder, err);
+        else if (err->code == VITRUN_INPUT)
+            bad = 0;
         free(folder);
         cli_progress(s->io, i + 1, s->files->count, "attention maps");
     }

@@ -14,10 +14,10 @@ typedef struct {
 
 static void put_option(FILE *f, const char *name, const char *value)
 {
-    char *word = value ? vte_shell_quote(value) : NULL;
-    if (word)
-        fprintf(f, " --%s %s", name, word);
-    free(word);
+    if (!value)
+        return;
+    fprintf(f, " --%s ", name);
+    vte_put_word(f, value);
 }
 
 /* The command that every point's options are added to: of eval, which gives a row's accuracy and
@@ -49,7 +49,8 @@ static char *base_command(const cli_study *s, const vitrun_info *info, int is_ev
         fprintf(f, " --limit %zu", s->points.limit);
     if (!is_eval)
         fprintf(f, " --runs %d", s->points.runs);
-    fclose(f);
+    if (!vte_text_end(f, &text))
+        cli_out_of_memory();
     return text;
 }
 
@@ -59,7 +60,7 @@ void cli_study_open(cli_study *s, const cli_options *o, cli_io *io, const char *
     const vitrun_info *info = vitrun_info_get(model);
     char *command, *bench;
     s->o = o, s->io = io, s->title = title;
-    s->rows = json_array();
+    s->rows = cli_array();
     if (!s->shards)
         s->shard = s->shards = 1;
     if (o->limit)
@@ -140,18 +141,22 @@ int cli_study_run(cli_study *s, vitrun_error *err)
     int bad = vte_sweep_run(&sweep, err);
     vte_store_close(k.store);
     s->bad_images = sweep.bad_images;
-    json_t *ordered = bad ? NULL : vte_rows_in_order(s->rows, s->points.point);
-    if (ordered) {
-        json_decref(s->rows);
-        s->rows = ordered;
-    }
-    return bad;
+    if (bad)
+        return -1;
+    json_t *ordered = vte_rows_in_order(s->rows, s->points.point);
+    if (!ordered)
+        return vte_fail(err, VITRUN_MACHINE, "out of memory (rows)");
+    json_decref(s->rows);
+    s->rows = ordered;
+    return 0;
 }
 
 /* ---- writing ---- */
 static json_t *document(const cli_study *s)
 {
-    json_t *d = json_copy(s->common);
+    json_t *d = cli_object();
+    if (json_object_update(d, s->common) != 0)
+        cli_out_of_memory();
     cli_set(d, "rows", json_incref(s->rows));
     return d;
 }

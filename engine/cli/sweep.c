@@ -46,14 +46,15 @@ static int finish(const cli_study *s, vitrun_error *err)
 /* Rows of shares come in any order: back to that of the specification. */
 static json_t *by_index(const json_t *rows)
 {
-    json_t *ordered = json_array(), *row;
+    json_t *ordered = cli_array(), *row;
     size_t i;
     json_array_foreach(rows, i, row)
     {
         size_t at = json_array_size(ordered);
         while (at > 0 && number(json_array_get(ordered, at - 1), "index") > number(row, "index"))
             at--;
-        json_array_insert(ordered, at, row);
+        if (json_array_insert(ordered, at, row) != 0)
+            cli_out_of_memory();
     }
     return ordered;
 }
@@ -68,7 +69,7 @@ static void note_missing(const cli_study *s)
 
 static int merge(cli_study *s, vitrun_error *err)
 {
-    json_t *rows = json_array();
+    json_t *rows = cli_array();
     int bad = vte_store_read_all(s->o->out, &s->common, rows, err);
     s->rows = by_index(rows);
     json_decref(rows);

@@ -34,13 +34,10 @@ static void add(cli_table *t, char *text)
 
 void cli_cell(cli_table *t, const char *fmt, ...)
 {
-    char *text = NULL;
     va_list args;
     va_start(args, fmt);
-    if (vasprintf(&text, fmt, args) < 0)
-        text = cli_format("?");
+    add(t, cli_format_list(fmt, args));
     va_end(args);
-    add(t, text);
 }
 
 void cli_cells(cli_table *t, const char *const *texts)

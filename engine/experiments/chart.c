@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/experiments/measure.h"
+
 enum {
     WIDTH = 720,
     LEFT = 64,
@@ -416,7 +418,7 @@ void vte_chart_scatter(FILE *f, const vte_chart *c)
     FILE *b = open_memstream(&body, &size);
     double height = b && c->points > 0 ? draw_scatter(b, c) : LEGEND;
     open_svg(f, WIDTH, (int)height, c->title);
-    if (b && fclose(b) == 0)
+    if (vte_text_end(b, &body))
         fputs(body, f);
     free(body);
     fputs("</svg>\n", f);

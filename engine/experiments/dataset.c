@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 
 #include "engine/experiments/measure.h"
+#include "weights_tools/blame.h"
 
 enum { DEEPEST = 16 }; /* folders below a class: an end to links that lead in circles */
 
@@ -83,10 +84,13 @@ static void free_entries(struct dirent **entry, int count)
     free(entry);
 }
 
-static int is_folder(const char *path)
+/* 1, 0, or -1 with err set where the machine cannot tell. */
+static int is_folder(const char *path, vitrun_error *err)
 {
     struct stat st;
-    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+    if (stat(path, &st) == 0)
+        return S_ISDIR(st.st_mode);
+    return vt_machine_fault(errno) ? vte_fail_file(err, path) : 0;
 }
 
 /* Those that vitrun cannot read are counted as bad pictures, so that none is left out unseen. */
@@ -106,11 +110,14 @@ static int add_folder(vte_dataset *d, const char *folder, int label, int depth, 
     struct dirent **entry = NULL;
     int count = scandir(folder, &entry, not_hidden, by_bytes), bad = 0;
     if (count < 0)
-        return vte_fail(err, VITRUN_INPUT, "%s: %s", folder, strerror(errno));
+        return vte_fail_file(err, folder);
     for (int i = 0; i < count && !bad; i++) {
         char *path = join(folder, strlen(folder), entry[i]->d_name);
-        if (path && is_folder(path)) {
-            bad = depth < DEEPEST ? add_folder(d, path, label, depth + 1, err) : 0;
+        int deeper = path ? is_folder(path, err) : 0;
+        if (deeper) {
+            bad = deeper < 0        ? -1
+                  : depth < DEEPEST ? add_folder(d, path, label, depth + 1, err)
+                                    : 0;
             free(path);
         } else if (path && !is_picture(entry[i]->d_name))
             free(path);
@@ -142,16 +149,16 @@ static int list_folders(class_folders *f, const char *path, vitrun_error *err)
     struct dirent **entry = NULL;
     int count = scandir(path, &entry, not_hidden, by_bytes);
     if (count < 0)
-        return vte_fail(err, VITRUN_INPUT, "%s: %s", path, strerror(errno));
+        return vte_fail_file(err, path);
     f->path = calloc((size_t)count + 1, sizeof *f->path);
     f->name = calloc((size_t)count + 1, sizeof *f->name);
     f->label = calloc((size_t)count + 1, sizeof *f->label);
     int bad = !f->path || !f->name || !f->label ? no_memory(err) : 0;
     for (int i = 0; i < count && !bad; i++) {
         char *at = join(path, strlen(path), entry[i]->d_name);
-        if (!at)
-            bad = no_memory(err);
-        else if (!is_folder(at))
+        int folder = at ? is_folder(at, err) : no_memory(err);
+        bad = folder < 0;
+        if (folder <= 0)
             free(at);
         else {
             f->name[f->count] = at + strlen(at) - strlen(entry[i]->d_name);
@@ -260,7 +267,7 @@ static int read_csv(vte_dataset *d, const char *path, const vitrun_model *model,
     int bad = 0;
     FILE *f = fopen(path, "re");
     if (!f)
-        return vte_fail(err, VITRUN_INPUT, "%s: %s", path, strerror(errno));
+        return vte_fail_file(err, path);
     for (ssize_t n; !bad && (n = getline(&line, &room, f)) >= 0;) {
         if (c.line++ == 0 && n >= 3 && memcmp(line, "\xef\xbb\xbf", 3) == 0)
             memmove(line, line + 3,
@@ -272,7 +279,7 @@ static int read_csv(vte_dataset *d, const char *path, const vitrun_model *model,
         if (n > 0 && !bad)
             bad = read_line(d, &c, line, err);
     }
-    if (!bad && ferror(f))
+    if (!bad && !feof(f)) /* it failed: to read, or to get memory for a line */
         bad = vte_fail(err, VITRUN_MACHINE, "%s: %s", path, strerror(errno));
     free(line);
     fclose(f);
@@ -299,7 +306,9 @@ int vte_dataset_open(vte_dataset *d, const char *path, size_t limit, const vitru
     if (vitrun_info_get(model)->classes == 0)
         return vte_fail(err, VITRUN_INPUT,
                         "a model without classes has no accuracy (its num_classes is 0)");
-    int bad = is_folder(path) ? read_folders(d, path, model, err) : read_csv(d, path, model, err);
+    int folder = is_folder(path, err), bad = folder < 0   ? -1
+                                             : folder > 0 ? read_folders(d, path, model, err)
+                                                          : read_csv(d, path, model, err);
     if (!bad && d->count == 0)
         bad = vte_fail(err, VITRUN_INPUT, "%s: no images in it", path);
     if (!bad && limit > 0 && limit < d->count)

@@ -1,12 +1,15 @@
 /* Clock, spread of samples, resident peak. */
 #include "engine/experiments/measure.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
+
+#include "weights_tools/blame.h"
 
 int vte_fail(vitrun_error *err, vitrun_code code, const char *fmt, ...)
 {
@@ -16,6 +19,12 @@ int vte_fail(vitrun_error *err, vitrun_code code, const char *fmt, ...)
     va_end(args);
     err->code = code;
     return -1;
+}
+
+int vte_fail_file(vitrun_error *err, const char *path)
+{
+    return vte_fail(err, vt_machine_fault(errno) ? VITRUN_MACHINE : VITRUN_INPUT, "%s: %s", path,
+                    strerror(errno));
 }
 
 int vte_prefix(vitrun_error *err, const char *path)
@@ -32,6 +41,16 @@ int vte_prefix(vitrun_error *err, const char *path)
     }
     memcpy(old, err->message, sizeof old);
     return vte_fail(err, err->code, "%s%s: %s", dots, name, old);
+}
+
+char *vte_text_end(FILE *f, char **text)
+{
+    int lost = f && ferror(f);
+    if (f && (fclose(f) != 0 || lost)) {
+        free(*text);
+        *text = NULL;
+    }
+    return *text;
 }
 
 int vte_next_range(const char **list, int *first, int *last)

@@ -2,6 +2,8 @@
 #ifndef VTE_MEASURE_H
 #define VTE_MEASURE_H
 
+#include <stdio.h>
+
 #include "engine/vitrun.h"
 
 #if defined(__GNUC__)
@@ -16,6 +18,13 @@ int vte_fail(vitrun_error *err, vitrun_code code, const char *fmt, ...) VTE_PRIN
 /* Puts "PATH: " before the message, of a long path its end; "-" is called standard input. Always
  * returns -1. */
 int vte_prefix(vitrun_error *err, const char *path);
+
+/* Ends a text that was written to f, an open_memstream, and returns it, to be freed; NULL where any
+ * of it was lost for want of memory, or f is NULL. */
+char *vte_text_end(FILE *f, char **text);
+
+/* "PATH: what errno says", the fault of the machine or of the path (VITRUN_INPUT). Always -1. */
+int vte_fail_file(vitrun_error *err, const char *path);
 
 /* The candidate nearest to `text`, or NULL where none is near. Longer names are near to nothing. */
 enum { VTE_LONGEST_NAME = 48 };

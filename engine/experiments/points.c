@@ -2,6 +2,7 @@
 #include "engine/experiments/points.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +10,6 @@
 
 #include "engine/experiments/measure.h"
 #include "engine/masks/json_where.h"
-#include "weights_tools/blame.h"
 #include "weights_tools/json_decode.h"
 
 enum { LARGEST_FILE = 16 << 20 };
@@ -27,7 +27,8 @@ typedef struct {
 } spec;
 
 /* ---- errors ---- */
-/* Puts file, line, column and path before the message in err. */
+/* Puts file, line, column and path before the message in err, whose fault then is the file's, if
+ * not the machine's. */
 static int place(spec *s, const char *const *path, int keys, bool at_key)
 {
     int line, column;
@@ -35,8 +36,9 @@ static int place(spec *s, const char *const *path, int keys, bool at_key)
     vt_json_line(s->text, vt_json_find(s->text, s->size, path, keys, at_key), &line, &column);
     vt_json_path_text(path, keys, where, sizeof where);
     memcpy(old, s->err->message, sizeof old);
-    return vte_fail(s->err, VITRUN_INPUT, "%s:%d:%d%s%s: %s", s->path, line, column,
-                    keys ? ": " : "", where, old);
+    vitrun_code code = s->err->code == VITRUN_MACHINE ? VITRUN_MACHINE : VITRUN_INPUT;
+    return vte_fail(s->err, code, "%s:%d:%d%s%s: %s", s->path, line, column, keys ? ": " : "",
+                    where, old);
 }
 
 static int unexpected(spec *s, const char *const *path, int keys, const json_t *found,
@@ -96,8 +98,7 @@ static int read_text(spec *s)
 {
     FILE *f = fopen(s->path, "re");
     if (!f)
-        return vte_fail(s->err, vt_machine_fault(errno) ? VITRUN_MACHINE : VITRUN_INPUT, "%s: %s", s->path,
-                        strerror(errno));
+        return vte_fail_file(s->err, s->path);
     int bad = fill_text(s, f);
     fclose(f);
     return bad;
@@ -180,9 +181,7 @@ static char *substitute(const char *expr, const char *name, const char *value)
         } else
             fputc(*p++, f);
     }
-    if (!f || fclose(f) != 0)
-        return NULL;
-    return text;
+    return vte_text_end(f, &text);
 }
 
 /* Opens the mask on the model's grid, to find errors before anything runs. */
@@ -450,28 +449,22 @@ void vte_points_free(vte_points *p)
 }
 
 /* ---- one point ---- */
-char *vte_shell_quote(const char *text)
+void vte_put_word(FILE *f, const char *text)
 {
-    char *out = NULL;
-    size_t size, plain = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                                      "0123456789._/-+:,=@");
+    size_t plain = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                "0123456789._/-+:,=@");
     if (*text && !text[plain])
-        return strdup(text);
-    FILE *f = open_memstream(&out, &size);
-    if (!f)
-        return NULL;
+        return (void)fputs(text, f);
     fputc('\'', f);
     for (; *text; text++)
         *text == '\'' ? fputs("'\\''", f) : fputc(*text, f);
     fputc('\'', f);
-    return fclose(f) == 0 ? out : NULL;
 }
 
 static void put_option(FILE *f, const char *name, const char *value)
 {
-    char *word = vte_shell_quote(value);
-    fprintf(f, " --%s %s", name, word ? word : "");
-    free(word);
+    fprintf(f, " --%s ", name);
+    vte_put_word(f, value);
 }
 
 static char *options_of(const vte_setting *s)
@@ -485,8 +478,11 @@ static char *options_of(const vte_setting *s)
         put_option(f, "mask-config", s->mask_config);
     else if (strcmp(s->mask, "dense") != 0) {
         int all = strcmp(s->layers, "all") == 0;
-        if (asprintf(&mask, "%s%s%s", all ? "" : s->layers, all ? "" : ": ", s->mask) >= 0)
-            put_option(f, "mask", mask);
+        if (asprintf(&mask, "%s%s%s", all ? "" : s->layers, all ? "" : ": ", s->mask) < 0) {
+            free(vte_text_end(f, &text));
+            return NULL;
+        }
+        put_option(f, "mask", mask);
         free(mask);
     }
     if (s->threshold >= 0)
@@ -499,7 +495,7 @@ static char *options_of(const vte_setting *s)
         put_option(f, "img-size", s->img_size);
     if (*s->dtype)
         put_option(f, "dtype", s->dtype);
-    return fclose(f) == 0 ? text : NULL;
+    return vte_text_end(f, &text);
 }
 
 json_t *vte_point_new(const vte_setting *s)

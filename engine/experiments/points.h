@@ -24,6 +24,7 @@
 #define VTE_POINTS_H
 
 #include <jansson.h>
+#include <stdio.h>
 
 #include "engine/vitrun.h"
 
@@ -52,7 +53,7 @@ json_t *vte_point_new(const vte_setting *s);
 /* Adds a point, unless one with the same options is there. */
 int vte_points_append(vte_points *p, const vte_setting *s, vitrun_error *err);
 
-/* `text` as one word of a shell's command line, to be freed; NULL where memory is short. */
-char *vte_shell_quote(const char *text);
+/* `text` as one word of a shell's command line. */
+void vte_put_word(FILE *f, const char *text);
 
 #endif

@@ -1,6 +1,7 @@
 /* See report.h. Every figure is taken from the rows; nothing is measured here. */
 #include "engine/experiments/report.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -101,7 +102,7 @@ static char *scatter(const report *r, int of_time)
         free((char *)point[i].series);
     }
     free(point);
-    return f && fclose(f) == 0 ? svg : NULL;
+    return vte_text_end(f, &svg);
 }
 
 /* Rows of one masked layer say nothing here: that chart shows them. */
@@ -120,7 +121,7 @@ static char *layers_chart(const report *r)
     if (f)
         vte_chart_layers(f, rows);
     json_decref(rows);
-    return f && fclose(f) == 0 ? svg : NULL;
+    return vte_text_end(f, &svg);
 }
 
 static char *harm_chart(const report *r)
@@ -130,7 +131,7 @@ static char *harm_chart(const report *r)
     FILE *f = r->harm.masks ? open_memstream(&svg, &size) : NULL;
     if (f)
         vte_chart_harm(f, &r->harm);
-    return f && fclose(f) == 0 ? svg : NULL;
+    return vte_text_end(f, &svg);
 }
 
 /* ---- pictures of masks ---- */
@@ -187,7 +188,7 @@ static char *draw_matrix(const vitrun_masks *m, int i, const char *title)
     if (f)
         vte_chart_matrix(f, title, share, side);
     free(share);
-    return f && fclose(f) == 0 ? svg : NULL;
+    return vte_text_end(f, &svg);
 }
 
 /* What the patch in the middle sees. */
@@ -207,7 +208,7 @@ static char *draw_query(const report *r, const vitrun_masks *m, int i, const cha
     if (f)
         vte_chart_grid(f, title, row + prefix, h, w, query);
     free(row);
-    return f && fclose(f) == 0 ? svg : NULL;
+    return vte_text_end(f, &svg);
 }
 
 static void draw_mask(report *r, const json_t *row)
@@ -299,7 +300,7 @@ static void put_findings_html(FILE *f, const report *r)
     if (!t)
         return;
     put_findings(t, r, "", "\n");
-    if (fclose(t) == 0)
+    if (vte_text_end(t, &plain))
         for (line = strtok_r(plain, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
             fputs("<li>", f);
             vte_escape(f, line);
@@ -444,7 +445,7 @@ static void html_commands(FILE *f, const report *r)
             put_command(t, r, json_array_get(r->rows, i), "bench_command");
         }
         fprintf(f, "<pre id=\"c%zu\">%zu  ", i, i);
-        if (fclose(t) == 0) {
+        if (vte_text_end(t, &line)) {
             char *second = strchr(line, '\n');
             if (second)
                 *second = '\0';
@@ -473,7 +474,7 @@ static void write_html(FILE *f, const report *r)
     FILE *t = open_memstream(&setting, &size);
     if (t) {
         put_setting(t, r);
-        if (fclose(t) == 0)
+        if (vte_text_end(t, &setting))
             vte_escape(f, setting);
         free(setting);
     }
@@ -580,10 +581,11 @@ static int save_form(const report *r, const char *dir, const char *name,
 {
     char *content = NULL;
     size_t size;
+    errno = 0;
     FILE *f = open_memstream(&content, &size);
     if (f)
         write(f, r);
-    int bad = save(dir, name, f && fclose(f) == 0 ? content : NULL, err);
+    int bad = save(dir, name, vte_text_end(f, &content) && errno != ENOMEM ? content : NULL, err);
     free(content);
     return bad;
 }
@@ -617,6 +619,8 @@ static void free_report(report *r)
 int vte_report_write(const json_t *document, const char *dir, vitrun_error *err)
 {
     report r = {.doc = document, .rows = json_object_get(document, "rows")};
+    errno =
+        0; /* until the files are saved: what lacks memory is left out and leaves ENOMEM there */
     r.dense = json_array_get(r.rows, 0);
     r.has_times = number(r.dense, "ms") > 0;
     r.memory = scatter(&r, 0);
@@ -625,7 +629,8 @@ int vte_report_write(const json_t *document, const char *dir, vitrun_error *err)
     r.layers = layers_chart(&r);
     r.harms = harm_chart(&r);
     draw_masks(&r);
-    int bad = save_form(&r, dir, "report.html", write_html, err) ||
+    int bad = (errno == ENOMEM && vte_fail(err, VITRUN_MACHINE, "out of memory (report)")) ||
+              save_form(&r, dir, "report.html", write_html, err) ||
               save_form(&r, dir, "report.md", write_markdown, err) ||
               save(dir, "memory.svg", r.memory, err) ||
               ((r.layers || !r.harm.masks) && save(dir, "layers.svg", r.layers, err)) ||

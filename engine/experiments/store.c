@@ -67,7 +67,7 @@ static int read_lines(FILE *f, const char *path, json_t **common, json_t *rows, 
         bad = take_line(path, ++number, line, (size_t)n, common, rows, err);
         *end += n;
     }
-    if (!bad && ferror(f))
+    if (!bad && !feof(f)) /* it failed: to read, or to get memory for a line */
         bad = vte_fail(err, VITRUN_MACHINE, "%s: %s", path, strerror(errno));
     free(line);
     return bad;
@@ -220,7 +220,7 @@ static int read_file(const char *path, json_t **common, json_t *rows, vitrun_err
     off_t end;
     FILE *f = fopen(path, "re");
     if (!f)
-        return vte_fail(err, VITRUN_INPUT, "%s: %s", path, strerror(errno));
+        return vte_fail_file(err, path);
     int bad = read_lines(f, path, &own, rows, &end, err);
     fclose(f);
     const char *other = bad || !own || !*common ? NULL : other_work(own, *common);
@@ -238,7 +238,7 @@ int vte_store_read_all(const char *dir, json_t **common, json_t *rows, vitrun_er
     int count = scandir(dir, &entry, is_rows, alphasort), bad = 0;
     *common = NULL;
     if (count < 0)
-        return vte_fail(err, VITRUN_INPUT, "%s: %s", dir, strerror(errno));
+        return vte_fail_file(err, dir);
     for (int i = 0; i < count; i++) {
         char *path = NULL;
         if (!bad && asprintf(&path, "%s/%s", dir, entry[i]->d_name) < 0)

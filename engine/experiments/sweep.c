@@ -207,8 +207,8 @@ static int put_layers(json_t *row, const vitrun_model *model)
         bad = json_array_append_new(densities, json_real(density)) ||
               json_array_append_new(kernels, json_string(text));
     }
-    return set(row, "density", json_real(total)) || set(row, "nnz", json_real(nnz)) ||
-           set(row, "layers_density", densities) || set(row, "layers_kernel", kernels) || bad;
+    bad |= set(row, "layers_density", densities) | set(row, "layers_kernel", kernels);
+    return bad || set(row, "density", json_real(total)) || set(row, "nnz", json_real(nnz));
 }
 
 /* Median time of a forward pass, on the pictures of the first batch. */
@@ -270,6 +270,8 @@ static int run_point(runner *r, const json_t *point, size_t index, vitrun_error 
         return vte_fail(err, VITRUN_MACHINE, "out of memory (mask)");
     json_t *row = json_deep_copy(point);
     const char *masks = mask;
+    if (!row)
+        vte_fail(err, VITRUN_MACHINE, "out of memory (row)");
     vitrun_model *model = row ? open_point(r, point, &masks, err) : NULL;
     int bad = model ? measure(r, model, batch_of(r, point), row, err) : -1;
     vitrun_close(model);
@@ -317,13 +319,17 @@ json_t *vte_rows_in_order(const json_t *rows, const json_t *points)
 {
     json_t *ordered = json_array(), *point;
     size_t i;
+    int bad = !ordered;
     json_array_foreach(points, i, point)
     {
         json_t *row = vte_row_find(rows, text_of(point, "options"));
-        if (row)
-            json_array_append(ordered, row);
+        if (row && !bad)
+            bad = json_array_append(ordered, row);
     }
-    return ordered;
+    if (!bad)
+        return ordered;
+    json_decref(ordered);
+    return NULL;
 }
 
 /* ---- CSV ---- */
@@ -406,5 +412,5 @@ char *vte_rows_csv(const json_t *rows, size_t *size)
     if (!f)
         return NULL;
     fputc('\n', f);
-    return fclose(f) == 0 ? text : NULL;
+    return vte_text_end(f, &text);
 }

@@ -36,7 +36,7 @@ typedef struct {
 
 int vte_sweep_run(vte_sweep *s, vitrun_error *err);
 
-/* `rows` in the order of `points`; those of no point are left out. A new array. */
+/* `rows` in the order of `points`; those of no point are left out. A new array; NULL without memory. */
 json_t *vte_rows_in_order(const json_t *rows, const json_t *points);
 
 /* The columns of rows as CSV (RFC 4180, "\n"), to be freed; NULL where memory is short. */

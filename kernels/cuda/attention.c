@@ -335,10 +335,10 @@ static int tune_dense(vt_stream *s, const vt_cuda_attention *a, vt_status *st)
     key_of(a, key, sizeof key);
     pthread_mutex_lock(&dev->lock);
     int best = known_dense(dev, a);
-    if (best < 0 && (best = vt_cuda_fastest(s, DENSE, try_dense, &t, false)) >= 0)
+    if (best < 0 && (best = vt_cuda_fastest(s, DENSE, try_dense, &t, false, key, st)) >= 0)
         vt_tuned_put(dev->tuned, key, dense[best].name);
     pthread_mutex_unlock(&dev->lock);
-    return best >= 0 ? 0 : vt_fail(st, VT_MACHINE, "%s: no kernel for %s", dev->name, key);
+    return best >= 0 ? 0 : -1;
 }
 
 /* ---- the operation ---- */

@@ -263,11 +263,10 @@ static bool time_once(cuda_stream *s, int (*run)(void *, int), void *user, int i
 }
 
 int vt_cuda_fastest(vt_stream *stream, int candidates, int (*run)(void *user, int candidate),
-                    void *user, bool cold)
+                    void *user, bool cold, const char *what, vt_status *st)
 {
     cuda_stream *s = (cuda_stream *)stream;
-    vt_status st;
-    times *t = vt_alloc((size_t)candidates, sizeof *t, "timing", &st);
+    times *t = vt_alloc((size_t)candidates, sizeof *t, "timing", st);
     void *flush = NULL;
     int best = -1;
     float unused;
@@ -292,10 +291,15 @@ int vt_cuda_fastest(vt_stream *stream, int candidates, int (*run)(void *user, in
             best = i;
     }
     cudaGetLastError(); /* of candidates that do not work */
+    int error = cudaStreamSynchronize(s->stream);
     if (flush)
         cudaFree(flush);
     vt_free(t);
-    return best;
+    if (error) /* the device is lost: times of those that ran before say nothing */
+        return vt_cuda_fail(stream->dev, error, what, st);
+    return best >= 0 ? best
+                     : vt_fail(st, VT_MACHINE, "%s: no way to compute a %s (%d were tried)",
+                               vt_cuda(stream)->name, what, candidates);
 }
 
 /* ---- operations without a file of their own ---- */

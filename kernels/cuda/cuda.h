@@ -105,10 +105,11 @@ int vt_cuda_download(vt_device *dev, float *to, vt_mat from, vt_status *st);
 
 /* ---- timing of candidates ---- */
 /* Runs `run(user, candidate)` on the stream for each of `candidates`, several times in turn, and
- * returns the index with the smallest median, or -1 where none ran. `cold`: the cache is emptied
- * before each run, for work whose weights come from memory. */
+ * returns the index with the smallest median, or -1 with st set where none ran; `what` names the
+ * work in that error. `cold`: the cache is emptied before each run, for work whose weights come from
+ * memory. */
 int vt_cuda_fastest(vt_stream *s, int candidates, int (*run)(void *user, int candidate), void *user,
-                    bool cold);
+                    bool cold, const char *what, vt_status *st);
 
 /* linear.c */
 vt_linear *vt_cuda_linear_load(vt_device *dev, const float *w, const float *bias, int out, int in,

@@ -299,11 +299,11 @@ static int choose(cuda_stream *s, vt_cuda_product *p, operands o, vt_status *st)
     key_of(p, dev->base.tf32, key, sizeof key);
     pthread_mutex_lock(&dev->lock);
     trial t = {s, p, list, o};
-    int best = -1, tried = 0;
+    int best = -1;
     bool found = recall(&t, key);
     if (!found) {
-        tried = list_candidates(dev, p, &o, list);
-        best = vt_cuda_fastest(&s->base, tried, try_candidate, &t, p->m < COLD_ROWS);
+        int tried = list_candidates(dev, p, &o, list);
+        best = vt_cuda_fastest(&s->base, tried, try_candidate, &t, p->m < COLD_ROWS, key, st);
         if (best >= 0) {
             p->best = list[best];
             write_choice(&p->best, text, sizeof text);
@@ -311,10 +311,7 @@ static int choose(cuda_stream *s, vt_cuda_product *p, operands o, vt_status *st)
         }
     }
     pthread_mutex_unlock(&dev->lock);
-    if (found || best >= 0)
-        return 0;
-    return vt_fail(st, VT_MACHINE, "%s: no way to compute a %s (%d were tried)", dev->name, key,
-                   tried);
+    return found || best >= 0 ? 0 : -1;
 }
 
 /* ---- products of a stream ---- */

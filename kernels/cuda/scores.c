@@ -14,6 +14,7 @@
  */
 #include "kernels/cuda/cuda.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { SCORES = 32 << 20, MOST_ALGORITHMS = 8 };
@@ -132,14 +133,15 @@ static vt_lt_product *choose(cuda_stream *s, vt_lt_shape shape, cublasLtMatmulAl
         return NULL;
     trial t = {s, p, algo, y, x, w};
     int found = vt_lt_algorithms(p, s->workspace_bytes, algo, MOST_ALGORITHMS);
-    int i = found ? vt_cuda_fastest(&s->base, found, try_algorithm, &t, false) : -1;
+    char what[96];
+    snprintf(what, sizeof what, "attention: product by cuBLASLt of %d x %d x %d", shape.m, shape.n,
+             shape.k);
+    int i = vt_cuda_fastest(&s->base, found, try_algorithm, &t, false, what, st);
     if (i >= 0) {
         *best = algo[i];
         return p;
     }
     vt_lt_product_free(p);
-    vt_fail(st, VT_MACHINE, "%s: attention: cuBLASLt has no product of %d x %d x %d",
-            vt_cuda(&s->base)->name, shape.m, shape.n, shape.k);
     return NULL;
 }
 
