@@ -411,17 +411,19 @@ static double draw_scatter(FILE *f, const vte_chart *c)
 }
 
 /* How high it is turns out while it is drawn. */
-void vte_chart_scatter(FILE *f, const vte_chart *c)
+int vte_chart_scatter(FILE *f, const vte_chart *c)
 {
     char *body = NULL;
     size_t size;
     FILE *b = open_memstream(&body, &size);
     double height = b && c->points > 0 ? draw_scatter(b, c) : LEGEND;
+    if (!vte_text_end(b, &body))
+        return -1;
     open_svg(f, WIDTH, (int)height, c->title);
-    if (vte_text_end(b, &body))
-        fputs(body, f);
+    fputs(body, f);
     free(body);
     fputs("</svg>\n", f);
+    return 0;
 }
 
 /* ---- rows by layers ---- */

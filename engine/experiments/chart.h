@@ -26,7 +26,7 @@ typedef struct {
 } vte_chart;
 
 /* Points, their names, and the Pareto front: no other point is both less in x and more in y. */
-void vte_chart_scatter(FILE *f, const vte_chart *c);
+int vte_chart_scatter(FILE *f, const vte_chart *c); /* -1: without memory, and then no chart */
 
 /* Whether the i-th point is on the front. */
 int vte_chart_on_front(const vte_chart *c, int i);

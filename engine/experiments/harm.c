@@ -90,21 +90,23 @@ static void drop_short(vte_harm *h)
     h->masks = kept;
 }
 
-void vte_harm_of(vte_harm *h, const json_t *rows, const json_t *dense)
+int vte_harm_of(vte_harm *h, const json_t *rows, const json_t *dense)
 {
     size_t i;
     json_t *row;
     int bad = 0;
     *h = (vte_harm){.layers = (int)json_array_size(json_object_get(dense, "layers_density"))};
     h->mask = calloc(json_array_size(rows) + 1, sizeof *h->mask);
+    bad = !h->mask;
     json_array_foreach(rows, i, row)
     {
-        bad = bad || !h->mask ? -1 : add_row(h, row, dense);
+        bad = bad ? -1 : add_row(h, row, dense);
     }
     if (bad)
         vte_harm_free(h);
     else
         drop_short(h);
+    return bad ? -1 : 0;
 }
 
 void vte_harm_free(vte_harm *h)

@@ -17,8 +17,8 @@ typedef struct {
     vte_harm_mask *mask;
 } vte_harm;
 
-/* Masks with at least three such rows; none where memory is short. The unmasked row is dense. */
-void vte_harm_of(vte_harm *h, const json_t *rows, const json_t *dense);
+/* Masks with at least three such rows. The unmasked row is dense. -1 where memory is short. */
+int vte_harm_of(vte_harm *h, const json_t *rows, const json_t *dense);
 void vte_harm_free(vte_harm *h);
 
 /* Whether the row is one of those. */

@@ -1,7 +1,6 @@
 /* See report.h. Every figure is taken from the rows; nothing is measured here. */
 #include "engine/experiments/report.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +22,7 @@ typedef struct {
     picture picture[MOST_PICTURES];
     int pictures;
     int has_times;
+    int *lost; /* memory was short somewhere: then nothing is written */
 } report;
 
 static double number(const json_t *row, const char *key)
@@ -34,6 +34,23 @@ static const char *text(const json_t *row, const char *key)
 {
     const char *value = json_string_value(json_object_get(row, key));
     return value ? value : "";
+}
+
+/* ---- texts in memory ---- */
+/* open_memstream; NULL where there is no memory, which is noted. */
+static FILE *begin_text(const report *r, char **text, size_t *size)
+{
+    FILE *f = open_memstream(text, size);
+    *r->lost |= !f;
+    return f;
+}
+
+/* The text, to be freed; NULL where it was lost, which is noted, or where f is NULL. */
+static char *end_text(const report *r, FILE *f, char **text)
+{
+    char *whole = vte_text_end(f, text);
+    *r->lost |= f && !whole;
+    return whole;
 }
 
 /* ---- what is plotted ---- */
@@ -81,7 +98,8 @@ static char *scatter(const report *r, int of_time)
                    .points = point ? (int)count : 0};
     char *svg = NULL;
     json_t *row;
-    FILE *f = open_memstream(&svg, &size);
+    *r->lost |= !point;
+    FILE *f = begin_text(r, &svg, &size);
     json_array_foreach(r->rows, i, row)
     {
         if (!point)
@@ -92,17 +110,16 @@ static char *scatter(const report *r, int of_time)
                                      .shape = *layers ? layers : "by configuration",
                                      .x = of_time ? ms_an_image(row) : attention_bytes(row),
                                      .y = 100 * number(row, "top1")};
-        if (!point[i].name || !point[i].series)
-            c.points = 0;
+        *r->lost |= !point[i].name || !point[i].series;
     }
-    if (f)
-        vte_chart_scatter(f, &c);
+    if (f && !*r->lost)
+        *r->lost |= vte_chart_scatter(f, &c) != 0;
     for (i = 0; i < count && point; i++) {
         free((char *)point[i].name);
         free((char *)point[i].series);
     }
     free(point);
-    return vte_text_end(f, &svg);
+    return end_text(r, f, &svg);
 }
 
 /* Rows of one masked layer say nothing here: that chart shows them. */
@@ -114,24 +131,24 @@ static char *layers_chart(const report *r)
     json_array_foreach(r->rows, i, row)
     {
         if (!vte_harm_has(&r->harm, row))
-            json_array_append(rows, row);
+            *r->lost |= json_array_append(rows, row) != 0;
     }
     int is_worth_it = !r->harm.masks || json_array_size(rows) > 1;
-    FILE *f = is_worth_it ? open_memstream(&svg, &size) : NULL;
+    FILE *f = is_worth_it ? begin_text(r, &svg, &size) : NULL;
     if (f)
         vte_chart_layers(f, rows);
     json_decref(rows);
-    return vte_text_end(f, &svg);
+    return end_text(r, f, &svg);
 }
 
 static char *harm_chart(const report *r)
 {
     char *svg = NULL;
     size_t size;
-    FILE *f = r->harm.masks ? open_memstream(&svg, &size) : NULL;
+    FILE *f = r->harm.masks ? begin_text(r, &svg, &size) : NULL;
     if (f)
         vte_chart_harm(f, &r->harm);
-    return vte_text_end(f, &svg);
+    return end_text(r, f, &svg);
 }
 
 /* ---- pictures of masks ---- */
@@ -140,7 +157,7 @@ static vitrun_masks *open_masks(const report *r, const json_t *row)
     const json_t *model = json_object_get(r->doc, "model"), *grid = json_object_get(model, "grid");
     const char *config = text(row, "mask_config"), *mask = text(row, "mask");
     vitrun_mask_options o;
-    vitrun_error ignored;
+    vitrun_error err;
     vitrun_mask_options_init(&o);
     o.grid_h = (int)json_integer_value(json_array_get(grid, 0));
     o.grid_w = (int)json_integer_value(json_array_get(grid, 1));
@@ -151,7 +168,9 @@ static vitrun_masks *open_masks(const report *r, const json_t *row)
         o.heads = (int)number(model, "heads");
     else
         o.masks = &mask, o.mask_count = 1;
-    return vitrun_masks_open(&o, &ignored);
+    vitrun_masks *m = vitrun_masks_open(&o, &err);
+    *r->lost |= !m && err.code == VITRUN_MACHINE;
+    return m;
 }
 
 /* Share of pairs that are on in each of side x side parts of the matrix. */
@@ -178,17 +197,18 @@ static int matrix_shares(const vitrun_masks *m, int i, float *share, int side)
     return bad;
 }
 
-static char *draw_matrix(const vitrun_masks *m, int i, const char *title)
+static char *draw_matrix(const report *r, const vitrun_masks *m, int i, const char *title)
 {
     int n = vitrun_masks_at(m, i)->tokens, side = n < MATRIX ? n : MATRIX;
     float *share = calloc((size_t)side * (size_t)side, sizeof *share);
     char *svg = NULL;
     size_t size;
-    FILE *f = share && matrix_shares(m, i, share, side) == 0 ? open_memstream(&svg, &size) : NULL;
+    FILE *f = share && matrix_shares(m, i, share, side) == 0 ? begin_text(r, &svg, &size) : NULL;
+    *r->lost |= !f;
     if (f)
         vte_chart_matrix(f, title, share, side);
     free(share);
-    return vte_text_end(f, &svg);
+    return end_text(r, f, &svg);
 }
 
 /* What the patch in the middle sees. */
@@ -203,12 +223,13 @@ static char *draw_query(const report *r, const vitrun_masks *m, int i, const cha
     size_t size;
     vitrun_error ignored;
     FILE *f = row && vitrun_masks_row(m, i, prefix + query, row, &ignored) == 0
-                  ? open_memstream(&svg, &size)
+                  ? begin_text(r, &svg, &size)
                   : NULL;
+    *r->lost |= !f;
     if (f)
         vte_chart_grid(f, title, row + prefix, h, w, query);
     free(row);
-    return vte_text_end(f, &svg);
+    return end_text(r, f, &svg);
 }
 
 static void draw_mask(report *r, const json_t *row)
@@ -220,7 +241,8 @@ static void draw_mask(report *r, const json_t *row)
     if (i < count) {
         picture *p = &r->picture[r->pictures++];
         p->title = strdup(text(row, "name"));
-        p->matrix = draw_matrix(m, i, text(row, "name"));
+        *r->lost |= !p->title;
+        p->matrix = draw_matrix(r, m, i, text(row, "name"));
         p->grid = draw_query(r, m, i, text(row, "name"));
     }
     vitrun_masks_free(m);
@@ -296,11 +318,11 @@ static void put_findings_html(FILE *f, const report *r)
 {
     char *plain = NULL, *save, *line;
     size_t size;
-    FILE *t = open_memstream(&plain, &size);
+    FILE *t = begin_text(r, &plain, &size);
     if (!t)
         return;
     put_findings(t, r, "", "\n");
-    if (vte_text_end(t, &plain))
+    if (end_text(r, t, &plain))
         for (line = strtok_r(plain, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
             fputs("<li>", f);
             vte_escape(f, line);
@@ -436,7 +458,7 @@ static void html_commands(FILE *f, const report *r)
     for (size_t i = 0; i < json_array_size(r->rows); i++) {
         char *line = NULL;
         size_t size;
-        FILE *t = open_memstream(&line, &size);
+        FILE *t = begin_text(r, &line, &size);
         if (!t)
             return;
         put_command(t, r, json_array_get(r->rows, i), "command");
@@ -445,7 +467,7 @@ static void html_commands(FILE *f, const report *r)
             put_command(t, r, json_array_get(r->rows, i), "bench_command");
         }
         fprintf(f, "<pre id=\"c%zu\">%zu  ", i, i);
-        if (vte_text_end(t, &line)) {
+        if (end_text(r, t, &line)) {
             char *second = strchr(line, '\n');
             if (second)
                 *second = '\0';
@@ -471,10 +493,10 @@ static void write_html(FILE *f, const report *r)
     fputs(": what masks cost and save</h1><p class=\"setting\">", f);
     char *setting = NULL;
     size_t size;
-    FILE *t = open_memstream(&setting, &size);
+    FILE *t = begin_text(r, &setting, &size);
     if (t) {
         put_setting(t, r);
-        if (vte_text_end(t, &setting))
+        if (end_text(r, t, &setting))
             vte_escape(f, setting);
         free(setting);
     }
@@ -581,11 +603,10 @@ static int save_form(const report *r, const char *dir, const char *name,
 {
     char *content = NULL;
     size_t size;
-    errno = 0;
-    FILE *f = open_memstream(&content, &size);
+    FILE *f = begin_text(r, &content, &size);
     if (f)
         write(f, r);
-    int bad = save(dir, name, vte_text_end(f, &content) && errno != ENOMEM ? content : NULL, err);
+    int bad = save(dir, name, end_text(r, f, &content) && !*r->lost ? content : NULL, err);
     free(content);
     return bad;
 }
@@ -618,18 +639,17 @@ static void free_report(report *r)
 
 int vte_report_write(const json_t *document, const char *dir, vitrun_error *err)
 {
-    report r = {.doc = document, .rows = json_object_get(document, "rows")};
-    errno =
-        0; /* until the files are saved: what lacks memory is left out and leaves ENOMEM there */
+    int lost = 0;
+    report r = {.doc = document, .rows = json_object_get(document, "rows"), .lost = &lost};
     r.dense = json_array_get(r.rows, 0);
     r.has_times = number(r.dense, "ms") > 0;
     r.memory = scatter(&r, 0);
     r.time = r.has_times ? scatter(&r, 1) : NULL;
-    vte_harm_of(&r.harm, r.rows, r.dense);
+    lost |= vte_harm_of(&r.harm, r.rows, r.dense) != 0;
     r.layers = layers_chart(&r);
     r.harms = harm_chart(&r);
     draw_masks(&r);
-    int bad = (errno == ENOMEM && vte_fail(err, VITRUN_MACHINE, "out of memory (report)")) ||
+    int bad = (lost && vte_fail(err, VITRUN_MACHINE, "out of memory (report)")) ||
               save_form(&r, dir, "report.html", write_html, err) ||
               save_form(&r, dir, "report.md", write_markdown, err) ||
               save(dir, "memory.svg", r.memory, err) ||
