@@ -26,6 +26,7 @@ static atomic_bool armed;
 static atomic_long calls, failed, blocks;
 static _Atomic(const char *) failed_name;
 static atomic_uintptr_t failed_caller;
+static char opening[512];
 
 /* Code whose allocations are left alone, and jansson's. */
 typedef struct {
@@ -84,12 +85,17 @@ static bool counts(fault_kind kind, const char *name, uintptr_t caller)
         failed_name = name;
         failed_caller = caller;
     }
-    return true;
+    if (!plan.instead)
+        return true;
+    armed = false;
+    plan.instead();
+    return false;
 }
 
 void fault_arm(const fault_plan *p)
 {
     plan = *p;
+    opening[0] = '\0';
     calls = failed = 0;
     armed = true;
 }
@@ -226,6 +232,11 @@ static size_t cut(const char *name, size_t bytes, uintptr_t caller)
     NEXT(name)                                                                                     \
     return spoilt(#name, CALLER) ? (result) : next(__VA_ARGS__)
 
+const char *fault_opening(void)
+{
+    return opening;
+}
+
 static mode_t mode_of(int flags, va_list *args)
 {
     return flags & O_CREAT ? va_arg(*args, mode_t) : 0;
@@ -237,6 +248,8 @@ int open(const char *path, int flags, ...)
     va_start(args, flags);
     mode_t mode = mode_of(flags, &args);
     va_end(args);
+    if (armed && plan.kind == FAULT_FILES && calls + 1 == plan.nth)
+        snprintf(opening, sizeof opening, "%s", path);
     OR_FAIL(-1, open, path, flags, mode);
 }
 

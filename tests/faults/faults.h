@@ -21,9 +21,10 @@ enum { FAULT_SHORT = -1 /* as an error: reads and writes do half of what was ask
 
 typedef struct {
     fault_kind kind;
-    int error;   /* errno of a file's call that fails, or FAULT_SHORT */
-    long nth;    /* the call that fails, from 1 on */
-    bool onward; /* and every later one */
+    int error;             /* errno of a file's call that fails, or FAULT_SHORT */
+    long nth;              /* the call that fails, from 1 on */
+    bool onward;           /* and every later one */
+    void (*instead)(void); /* called before that call, which then does not fail; or NULL */
 } fault_plan;
 
 /* From now on calls of the plan's kind are counted and fail as planned. */
@@ -32,6 +33,8 @@ void fault_arm(const fault_plan *plan);
 long fault_disarm(void);
 /* The first call that failed: its name, and its caller's place in the program for addr2line. */
 const char *fault_place(void);
+/* The file that it was to open; "" where it was another call. */
+const char *fault_opening(void);
 /* Blocks of memory that are in use, and open files: compared before and after. */
 long fault_blocks(void);
 int fault_open_files(void);

@@ -6,6 +6,7 @@
  * FAULT_TEST=*WORD* and FAULT_MODEL=WORD: that test, those models.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <glob.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -200,6 +202,153 @@ static void with_failing_files_every_scenario_ends_in_one_line_and_leaves_files_
         print_message("%s: %ld runs\n", scenarios[i].name, with_failing_files(&scenarios[i]));
 }
 
+/* ---- files that change while they are read ---- */
+static struct {
+    char path[256], copy[256]; /* what is read; what it is restored from */
+} victim;
+
+static void copy_file(const char *from, const char *to)
+{
+    static char bytes[1 << 20];
+    struct timespec past[2] = {{1000000000, 0}, {1000000000, 0}}; /* so that a change shows */
+    FILE *in = fopen(from, "r"), *out = fopen(to, "w");
+    size_t n = fread(bytes, 1, sizeof bytes, in);
+    assert_true(n > 0 && n < sizeof bytes && fwrite(bytes, 1, n, out) == n);
+    fclose(in);
+    fclose(out);
+    utimensat(AT_FDCWD, to, past, 0);
+}
+
+static off_t size_of(const char *path)
+{
+    struct stat s;
+    return stat(path, &s) ? 0 : s.st_size;
+}
+
+static void cut_in_half(void)
+{
+    assert_int_equal(truncate(victim.path, size_of(victim.path) / 2), 0);
+}
+
+static void cut_to_nothing(void)
+{
+    assert_int_equal(truncate(victim.path, 0), 0);
+}
+
+static void grow_by_a_byte(void)
+{
+    assert_int_equal(truncate(victim.path, size_of(victim.path) + 1), 0);
+}
+
+static void write_over(void)
+{
+    int fd = open(victim.path, O_WRONLY);
+    for (off_t at = size_of(victim.path) / 2; at < size_of(victim.path); at += 512)
+        assert_int_equal(pwrite(fd, "vitrun!!", 8, at), 8);
+    close(fd);
+}
+
+static void take_away(void)
+{
+    assert_int_equal(unlink(victim.path), 0);
+}
+
+static int open_victim(outcome *seen, vitrun_error *err)
+{
+    return scenario_model(victim.path, seen, err);
+}
+
+/* A safetensors file of one mask. */
+static int open_victim_mask(outcome *seen, vitrun_error *err)
+{
+    vitrun_options o = scenario_options(WEIGHTS);
+    char text[512];
+    const char *masks[] = {text};
+    snprintf(text, sizeof text, "file(path=\"%s\")", victim.path);
+    o.masks = masks;
+    o.mask_count = 1;
+    vitrun_model *m = vitrun_open(&o, err);
+    if (m)
+        seen->hash = (uint64_t)vitrun_layer_at(m, 0)->nnz;
+    vitrun_close(m);
+    return m ? 0 : -1;
+}
+
+static void leave_alone(void)
+{
+}
+
+/* The last call that opens the victim. */
+static long last_opening(const scenario *s)
+{
+    long last = 0;
+    outcome seen;
+    vitrun_error err;
+    for (fault_plan p = {.kind = FAULT_FILES, .nth = 1, .instead = leave_alone};; p.nth++) {
+        fault_arm(&p);
+        assert_int_equal(s->run(&seen, &err), 0);
+        if (!fault_disarm())
+            return last;
+        if (strcmp(fault_opening(), victim.path) == 0)
+            last = p.nth;
+    }
+}
+
+/* Each call on a file in turn, with the change right before it. */
+static void change_at_each_call(const scenario *s, const char *from)
+{
+    static void (*const changes[])(void) = {cut_in_half, cut_to_nothing, grow_by_a_byte, write_over,
+                                            take_away};
+    long runs = 0, noticed = 0;
+    static clean_run clean;
+    copy_file(from, victim.path);
+    run_clean(s, &clean);
+    long last_open = last_opening(s);
+    for (int i = 0; i < 5; i++) {
+        for (fault_plan p = {.kind = FAULT_FILES, .nth = 1, .instead = changes[i]};; p.nth++) {
+            outcome seen = {0};
+            vitrun_error err = {VITRUN_OK, ""};
+            copy_file(from, victim.path);
+            long blocks = fault_blocks();
+            int files = fault_open_files();
+            fault_arm(&p);
+            int rc = s->run(&seen, &err);
+            if (!fault_disarm())
+                break;
+            bool begun = p.nth > last_open + 1; /* before it was looked at, it was another file */
+            if (rc && begun && (err.code == VITRUN_MACHINE || !strstr(err.message, victim.path)))
+                wrong(s, &p, "no error of the file", err.message);
+            if (!rc && begun && seen.hash != clean.seen.hash)
+                wrong(s, &p, "another result", "");
+            if (fault_blocks() != blocks || fault_open_files() != files)
+                wrong(s, &p, "something is leaked", err.message);
+            runs++, noticed += rc != 0;
+        }
+    }
+    print_message("%s: %ld runs, %ld of them ended in an error\n", s->name, runs, noticed);
+    assert_true(noticed > 0);
+}
+
+static void a_file_that_changes_while_it_is_read_is_an_error_or_does_not_matter(void **state)
+{
+    (void)state;
+    snprintf(victim.path, sizeof victim.path, "%s/victim.safetensors", scenario_folder);
+    change_at_each_call(&(scenario){"weights that change", open_victim, 1, NULL}, WEIGHTS);
+    const uint64_t shape[] = {65, 65};
+    static float ones[65 * 65];
+    vitrun_error err;
+    for (int i = 0; i < 65 * 65; i++)
+        ones[i] = i % 3 == 0;
+    snprintf(victim.copy, sizeof victim.copy, "%s/mask.safetensors", scenario_folder);
+    assert_int_equal(vitrun_save_f32(victim.copy, "m", ones, shape, 2, &err), 0);
+    change_at_each_call(&(scenario){"a mask that changes", open_victim_mask, 1, NULL}, victim.copy);
+    snprintf(victim.path, sizeof victim.path, "%s/victim.npy", scenario_folder);
+    snprintf(victim.copy, sizeof victim.copy, "%s/mask.npy", scenario_folder);
+    assert_int_equal(vitrun_save_f32(victim.copy, "m", ones, shape, 2, &err), 0);
+    change_at_each_call(&(scenario){"an array that changes", open_victim_mask, 1, NULL},
+                        victim.copy);
+}
+
 /* ---- every family of models ---- */
 static const char *family;
 
@@ -307,6 +456,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(without_memory_every_scenario_ends_in_one_line_and_leaks_nothing),
         cmocka_unit_test(with_failing_files_every_scenario_ends_in_one_line_and_leaves_files_whole),
+        cmocka_unit_test(a_file_that_changes_while_it_is_read_is_an_error_or_does_not_matter),
         cmocka_unit_test(without_memory_every_family_of_models_fails_cleanly),
         cmocka_unit_test(after_a_failure_the_same_context_gives_the_same_bits),
     };
