@@ -110,8 +110,9 @@ static int check(dnnl_status_t status, const char *what, vt_status *st)
 {
     if (status == dnnl_success)
         return 0;
-    return vt_fail(st, status == dnnl_out_of_memory ? VT_MACHINE : VT_USAGE,
-                   "oneDNN: %s failed (status %d)", what, (int)status);
+    if (status == dnnl_out_of_memory)
+        return vt_fail(st, VT_MACHINE, "oneDNN: not enough memory (%s)", what);
+    return vt_fail(st, VT_USAGE, "oneDNN: %s failed (status %d)", what, (int)status);
 }
 
 static int take_threads(const vt_device *dev)

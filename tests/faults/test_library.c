@@ -69,6 +69,14 @@ static void check_error(const scenario *s, const fault_plan *p, const vitrun_err
     if (!err->message[0] || strchr(err->message, '\n') || strstr(err->message, "(null)") ||
         (p->kind == FAULT_MEMORY && !strstr(err->message, "memory")))
         wrong(s, p, "no proper text", err->message);
+    if (p->error > 0 && !p->onward && !strstr(err->message, strerror(p->error)))
+        wrong(s, p, "no reason", err->message);
+    if (!p->onward && strncmp(fault_place(), "pread,", 6) == 0 &&
+        !strstr(err->message, ": reading failed at byte "))
+        wrong(s, p, "not what pread failed in", err->message);
+    if (!p->onward && strncmp(fault_place(), "read,", 5) == 0 &&
+        !strstr(err->message, ": cannot read: "))
+        wrong(s, p, "not what read failed in", err->message);
     /* a call that does half does the rest; what was interrupted is done again */
     if (p->error == FAULT_SHORT)
         wrong(s, p, "a short call is no error", err->message);
@@ -349,6 +357,30 @@ static void a_file_that_changes_while_it_is_read_is_an_error_or_does_not_matter(
                         victim.copy);
 }
 
+/* A mask configuration may come through a pipe. */
+static void a_pipe_that_cannot_be_read_is_told(void **state)
+{
+    (void)state;
+    char path[256];
+    vitrun_error err;
+    vitrun_options o = scenario_options(WEIGHTS);
+    fault_plan p = {.kind = FAULT_FILES, .error = EIO, .nth = 1};
+    bool told = false;
+    snprintf(path, sizeof path, "%s/pipe", scenario_folder);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    o.mask_config = path;
+    for (long failed = 1; failed && !told; p.nth++) {
+        fault_arm(&p);
+        vitrun_model *m = vitrun_open(&o, &err);
+        failed = fault_disarm();
+        assert_null(m); /* nobody writes to it: it is empty */
+        told = strstr(err.message, "/pipe: reading failed: Input/output error") != NULL;
+    }
+    assert_true(told);
+    assert_int_equal(err.code, VITRUN_MACHINE);
+    unlink(path);
+}
+
 /* ---- every family of models ---- */
 static const char *family;
 
@@ -456,6 +488,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(without_memory_every_scenario_ends_in_one_line_and_leaks_nothing),
         cmocka_unit_test(with_failing_files_every_scenario_ends_in_one_line_and_leaves_files_whole),
+        cmocka_unit_test(a_pipe_that_cannot_be_read_is_told),
         cmocka_unit_test(a_file_that_changes_while_it_is_read_is_an_error_or_does_not_matter),
         cmocka_unit_test(without_memory_every_family_of_models_fails_cleanly),
         cmocka_unit_test(after_a_failure_the_same_context_gives_the_same_bits),
