@@ -442,7 +442,8 @@ VITRUN_API int vitrun_attention_prefix(const vitrun_attention *attention);
 VITRUN_API const char *vitrun_attention_device(const vitrun_attention *attention,
                                                const char **dtype);
 /* Runs the named kernel `calls` times, one after the other, on fixed random q, k, v; *ms is the
- * time of one. */
+ * time of one. Several calls on a GPU are recorded as a forward pass is, and run once more before
+ * that. */
 VITRUN_API int vitrun_attention_run(vitrun_attention *attention, const char *kernel, int calls,
                                     double *ms, vitrun_error *err);
 /* Scratch and mask bytes that the named kernel takes. */
