@@ -221,7 +221,7 @@ static void polish(vt_attn_costs *costs, int n)
     judgement now = judge_choices(costs, n, false, false);
     for (double step = 0.08; step > 0.005; step /= 2)
         for (int i = 0, moved = 0; i < vt_costs_count(); i++) {
-            for (int way = -1; way <= 1; way += 2) {
+            for (int way = -1; way <= 1 && !vt_costs_is_fact(i); way += 2) {
                 vt_attn_costs other = *costs;
                 ((double *)&other)[i] *= 1 + way * step;
                 judgement then = judge_choices(&other, n, false, false);
