@@ -193,9 +193,8 @@ $(TEST_BIN) $(BENCH_BIN): $(B)/tests/%: $(OBJ)/tests/%.o $(TEST_AUX:%.c=$(OBJ)/%
 bench: $(BENCH_BIN)
 
 test: all $(TEST_BIN) $(BENCH_BIN) fuzz-replay
-	@B=$(B) tests/run.sh $(TEST_BIN) tests/check_layers.sh $(sort $(wildcard tests/cli/test_*.sh tests/fuzz/test_*.sh))
-test: all $(TEST_BIN) $(BENCH_BIN)
-	@B=$(B) tests/run.sh $(TEST_BIN) tests/check_layers.sh tests/check_errors.py $(sort $(wildcard tests/cli/test_*.sh))
+	@B=$(B) tests/run.sh $(TEST_BIN) tests/check_layers.sh tests/check_errors.py \
+	    $(sort $(wildcard tests/cli/test_*.sh tests/fuzz/test_*.sh))
 
 # Tests that need a GPU; they fail where there is none.
 GPU_BIN := $(GPU_TEST:%.c=$(B)/%)
