@@ -134,6 +134,8 @@ bad()
 bad '{"patern": {}}' "bad.json:1:2: patern: unknown key 'patern' (did you mean 'patterns'?)"
 bad '{"patterns": {"a": "axial_3d()"}}' 'bad.json:1:20: patterns.a:'
 bad '{"patterns": {"a": "local_2d(distance=$d)"}}' '$d is no list'
+bad '{"patterns": {"a": "local_2d(distance=$d)"}, "parameters": {"d": ["$d"]}}' \
+    "expected values without '$'"
 bad '{"patterns": {"a": 3}}' 'patterns.a: expected a mask expression, found 3'
 bad '{"patterns": {"a": "dense"}, "layers": ["0-7"]}' 'patterns.a'
 bad '{"batches": [0]}' 'batches: expected a whole number from 1 to 65536, found 0'
