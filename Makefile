@@ -189,6 +189,8 @@ $(B)/tests/faults/test_program: $(OBJ)/tests/faults/vitrun_main.o $(filter-out %
 $(TEST_BIN) $(BENCH_BIN): $(B)/tests/%: $(OBJ)/tests/%.o $(TEST_AUX:%.c=$(OBJ)/%.o) $(B)/libvitrun.a
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) -lcmocka $(LDLIBS)
+# Those of tests/cli/ run whole command lines.
+$(filter $(B)/tests/cli/%,$(TEST_BIN)): $(filter-out %/main.o,$(CLI_OBJ)) $(OBJ)/tests/cli/capture.o
 
 bench: $(BENCH_BIN)
 
@@ -241,7 +243,7 @@ endif
 $(FUZZ_BIN): $(B)/fuzz/%: $(OBJ)/tests/fuzz/target_%.o $(FUZZ_AUX) $(filter %.o,$(FUZZ_MAIN)) $(B)/libvitrun.a
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) $(LDFLAGS) $(filter -%,$(FUZZ_MAIN)) -o $@ $(filter-out %.a,$^) $(filter %.a,$^) $(LDLIBS)
-$(B)/fuzz/cli: $(filter-out %/main.o,$(CLI_OBJ))
+$(B)/fuzz/cli: $(filter-out %/main.o,$(CLI_OBJ)) $(OBJ)/tests/cli/capture.o
 # The same pictures through stb_image: these two come before the library's.
 $(B)/fuzz/images_stb: $(OBJ)/engine/image/jpeg.stb.o $(OBJ)/engine/image/stb.stb.o
 $(OBJ)/tests/fuzz/target_images_stb.o: $(OBJ)/tests/fuzz/target_images.o

@@ -11,17 +11,16 @@
  */
 #include "tests/fuzz/fuzz.h"
 
-#include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "engine/cli/cli.h"
+#include "tests/cli/capture.h"
 
 const double fuzz_seconds = 20; /* a command may be asked for much */
 
@@ -35,9 +34,6 @@ const char *__lsan_default_suppressions(void)
 {
     return "leak:libomp.so";
 }
-
-#pragma weak __sanitizer_set_report_fd
-void __sanitizer_set_report_fd(void *fd);
 
 /* ---- the folder ---- */
 
@@ -133,39 +129,6 @@ static void clean_folder(void)
 
 /* ---- one run ---- */
 
-static int out, err, real_out, real_err; /* files in memory, and what they stand for meanwhile */
-
-static void capture(bool on)
-{
-    fflush(stderr);
-    dup2(on ? out : real_out, STDOUT_FILENO);
-    dup2(on ? err : real_err, STDERR_FILENO);
-    if (on && (ftruncate(out, 0) || ftruncate(err, 0) || lseek(out, 0, SEEK_SET) ||
-               lseek(err, 0, SEEK_SET)))
-        abort();
-}
-
-static void check_streams(int status, int images)
-{
-    char text[8192];
-    ssize_t n = pread(err, text, sizeof text - 1, 0);
-    off_t written = lseek(out, 0, SEEK_CUR);
-    int lines = 0;
-    for (ssize_t i = 0; i < n; i++)
-        lines += text[i] == '\n';
-    fuzz_require(status >= 0 && status <= 3, "an exit status that is not documented");
-    if (status == 0)
-        return;
-    text[n < 0 ? 0 : n] = 0;
-    if (strncmp(text, "vitrun: ", 8) != 0 || lines != 1)
-        fprintf(stderr, "%s", text);
-    fuzz_require(strncmp(text, "vitrun: ", 8) == 0, "a failure that says nothing");
-    if (images < 2) {
-        fuzz_require(lines == 1, "a failure of other than one line");
-        fuzz_require(written == 0, "a failure with something on standard output");
-    }
-}
-
 static bool takes_long(const char *text)
 {
     for (const char *c = text; *c;) {
@@ -230,30 +193,18 @@ static void run(char *text, char *files, size_t size)
     int argc = 1 + fuzz_lines(text, (const char **)argv + 1, MOST_ARGUMENTS);
     if (is_left_out(argc, argv) || !put_files(files, size))
         return;
-    capture(true);
-    int status = cli_main(argc, argv);
-    capture(false);
-    check_streams(status, count_images(argc, argv));
-}
-
-static void start(void)
-{
-    make_folder();
-    out = memfd_create("out", MFD_CLOEXEC);
-    err = memfd_create("err", MFD_CLOEXEC);
-    real_out = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 10);
-    real_err = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 10);
-    int null = open("/dev/null", O_RDONLY);
-    dup2(null, STDIN_FILENO);
-    close(null);
-    if (__sanitizer_set_report_fd)
-        __sanitizer_set_report_fd((void *)(intptr_t)real_err);
+    captured c;
+    capture_run(&c, argc, argv);
+    const char *fault = capture_fault(&c, count_images(argc, argv) > 1);
+    if (fault)
+        fprintf(stderr, "status %d, %d lines: %s\n", c.status, c.lines, c.err);
+    fuzz_require(!fault, fault);
 }
 
 void fuzz_one(const uint8_t *data, size_t size)
 {
     if (!folder)
-        start();
+        make_folder();
     char *text = malloc(size + 2);
     if (size > 0)
         memcpy(text, data, size);
