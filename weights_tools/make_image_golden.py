@@ -303,6 +303,13 @@ def good_jpegs():
     for name, sub in (("444", 0), ("422", 1), ("420", 2)):
         yield f"color_{name}", jpeg(color, subsampling=sub, quality=85)
         yield f"progressive_{name}", jpeg(color, subsampling=sub, quality=85, progressive=True)
+    # Samplings that Pillow does not write: as many blocks in another arrangement, so valid files.
+    square = smooth(32, 32, 3)
+    for name, sub, factors in (("440", 1, 0x12), ("411", 2, 0x41), ("4x1", 2, 0x14)):
+        for kind in ("color", "progressive"):
+            yield f"{kind}_{name}", changed(jpeg(square, subsampling=sub, quality=85, progressive=kind == "progressive"),
+                                            0xC2 if kind == "progressive" else 0xC0, 7, factors)
+    yield "grey_2x2", changed(jpeg(smooth(32, 32, 1)[..., 0], quality=85), 0xC0, 7, 0x22)
     yield "optimised", jpeg(color, quality=70, optimize=True)
     yield "quality_10", jpeg(color, quality=10)
     yield "restarts", jpeg(color, quality=75, restart_marker_blocks=1)
@@ -322,6 +329,7 @@ def good_jpegs():
     yield "fill_bytes", plain[:2] + b"\xff\xff" + plain[2:]
     yield "unknown_segments", inserted(plain, (0xE5, b"abc"), (0xFE, b"a comment"))
     yield "cmyk", jpeg(cmyk, "CMYK", quality=80)
+    yield "cmyk_progressive", jpeg(cmyk, "CMYK", quality=80, progressive=True)
     yield "cmyk_without_adobe", without(jpeg(cmyk, "CMYK", quality=80), 0xEE)
     yield "ycck", changed(jpeg(cmyk, "CMYK", quality=80), 0xEE, 11, 2)
 

@@ -83,7 +83,7 @@ static void equals_pillow(void **state)
         vt_image_free(&image);
     }
     assert_int_equal(pngs, 84);
-    assert_int_equal(jpegs, 26);
+    assert_int_equal(jpegs, 34);
     pack_close(&p);
 }
 
