@@ -109,7 +109,7 @@ BENCH_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(filter-out $(if $(filter 1,$(CU
              $(wildcard tests/bench_*.c)))
 TEST_BIN := $(TEST_SRC:%.c=$(B)/%)
 
-.PHONY: all bench help setup demo fuzz fuzz-replay test test-gpu test-gpu-sanitize test-sanitize check-layers format clean
+.PHONY: test-faults all bench help setup demo fuzz fuzz-replay test test-gpu test-gpu-sanitize test-sanitize check-layers format clean
 .PRECIOUS: $(OBJ)/%.o
 all: $(B)/vitrun $(B)/libvitrun.so
 
@@ -183,6 +183,11 @@ $(B)/tests/faults/test_cuda_faults: LDFLAGS += $(addprefix -Wl$(COMMA)--wrap=,$(
 $(OBJ)/tests/faults/vitrun_main.o: $(OBJ)/engine/cli/main.o
 	@mkdir -p $(@D)
 	$(call say,COPY,$@)objcopy --redefine-sym main=vitrun_main $< $@
+# All calls, where the tests try a sample of them: some minutes.
+test-faults: $(B)/tests/faults/test_library $(B)/tests/faults/test_program
+	FAULT_STRIDE=1 $(B)/tests/faults/test_library
+	FAULT_STRIDE=1 $(B)/tests/faults/test_program
+
 $(B)/tests/faults/test_program: $(OBJ)/tests/faults/vitrun_main.o $(filter-out %/main.o,$(CLI_OBJ))
 
 # ---- tests: one program a file, linked with the static library (internals are visible there) ----

@@ -41,8 +41,8 @@ int vitrun_check_memory(const vitrun_model *m, uint64_t needed, vt_status *st)
 {
     if (m->max_memory && needed > m->max_memory)
         return vt_fail(st, VT_MACHINE,
-                       "more memory than --max-memory allows (expected at most %.4g MiB, needed "
-                       "%.4g MiB)",
+                       "more memory than --max-memory allows (expected at most %.6g MiB, needed "
+                       "%.6g MiB)",
                        (double)m->max_memory / 1048576, (double)needed / 1048576);
     return 0;
 }
@@ -53,7 +53,7 @@ int vitrun_check_device(const vitrun_model *m, uint64_t more, vt_status *st)
     if (more > free_bytes)
         return vt_fail(
             st, VT_MACHINE,
-            "%s: out of memory (needed %.4g MiB more, free %.4g MiB; a smaller --batch or "
+            "%s: out of memory (needed %.6g MiB more, free %.6g MiB; a smaller --batch or "
             "--dtype needs less)",
             m->dev->ops->name, (double)more / 1048576, (double)free_bytes / 1048576);
     return 0;

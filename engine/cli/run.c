@@ -245,9 +245,11 @@ static int write_maps(const run_state *s, vitrun_context *context, vitrun_error 
     for (size_t i = 0; i < s->files->count && !bad; i++) {
         char *folder = map_folder(s, i);
         bad = vte_image_read(s->model, s->files->file[i].path, vitrun_context_input(context), err);
-        if (!bad)
+        if (!bad) {
+            cli_protect(1);
             bad = vte_maps_write(s->model, context, &o, folder, err);
-        else if (err->code == VITRUN_INPUT)
+            cli_protect(0);
+        } else if (err->code == VITRUN_INPUT)
             bad = 0;
         free(folder);
         cli_progress(s->io, i + 1, s->files->count, "attention maps");

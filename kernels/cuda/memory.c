@@ -37,7 +37,7 @@ static vt_cuda_chunk *new_chunk(cuda_device *dev, size_t size, const char *what,
     if (error == cudaErrorMemoryAllocation) {
         cudaGetLastError();
         cudaMemGetInfo(&available, &all);
-        vt_fail(st, VT_MACHINE, "%s: out of memory for %s (needed %.4g MiB, free %.4g MiB)",
+        vt_fail(st, VT_MACHINE, "%s: out of memory for %s (needed %.6g MiB, free %.6g MiB)",
                 dev->name, what, (double)size / 1048576, (double)available / 1048576);
     } else if (error) {
         vt_cuda_fail(&dev->base, error, what, st);

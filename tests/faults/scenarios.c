@@ -339,7 +339,7 @@ const scenario scenarios[] = {
     {"dense model", dense_model, 1, NULL},
     {"masked model", masked_model, 7, NULL},
     {"bf16, tiles", bf16_tiles, 7, NULL},
-    {"masks from files", masks_from_files, 13, NULL},
+    {"masks from files", masks_from_files, 37, NULL},
     {"options of all kinds", options_of_all_kinds, 13, NULL},
     {"hub folder", hub_folder, 7, NULL},
     {"shards", shards, 7, NULL},
@@ -348,10 +348,10 @@ const scenario scenarios[] = {
     {"masks alone", masks_alone, 1, NULL},
     {"matrix drawn", matrix_drawn, 7, "written.png"},
     {"query drawn", query_drawn, 7, "written.png"},
-    {"masks saved", masks_saved, 7, "written.safetensors"},
+    {"masks saved", masks_saved, 23, "written.safetensors"},
     {"array saved", arrays_saved, 1, "written.npy"},
     {"tensors saved", tensors_saved, 1, "written.safetensors"},
-    {"pictures decoded", pictures_decoded, 31, NULL},
+    {"pictures decoded", pictures_decoded, 11, NULL},
     {"attention alone", attention_alone, 7, NULL},
 };
 const int scenario_count = sizeof scenarios / sizeof *scenarios;

@@ -20,7 +20,7 @@ typedef struct {
 typedef struct {
     const char *name;
     int (*run)(outcome *seen, vitrun_error *err); /* 0, or -1 with err set */
-    long stride;        /* of its calls that are tried after the first hundred */
+    long stride;        /* of its calls that are tried after the first forty */
     const char *writes; /* a file in scenario_folder, or NULL */
 } scenario;
 

@@ -147,7 +147,7 @@ static long step_of(const scenario *s, long nth)
 {
     const char *all = getenv("FAULT_STRIDE");
     long stride = all ? atol(all) : s->stride;
-    return nth < 100 && s->stride < 100 ? 1 : stride;
+    return nth < 40 && s->stride < 100 ? 1 : stride;
 }
 
 static long try_all(const scenario *s, fault_plan p, const clean_run *clean)

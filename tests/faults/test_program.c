@@ -12,6 +12,7 @@
 #include <ftw.h>
 #include <sched.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -37,7 +38,7 @@ int vitrun_main(int argc, char **argv); /* engine/cli/main.c's main */
 
 typedef struct {
     const char *arguments;
-    long stride; /* of the calls that are tried after the first fifty */
+    long stride; /* of the calls that are tried after the first sixteen */
 } command;
 
 static const command commands[] = {
@@ -290,7 +291,7 @@ static long try_all(const command *c, fault_plan p, const result *clean)
 {
     const char *all = getenv("FAULT_STRIDE"), *from = getenv("FAULT_FROM");
     long stride = all ? atol(all) : c->stride, tried = 0;
-    for (p.nth = from ? atol(from) : 1; !try(c, &p, clean); p.nth += p.nth < 50 ? 1 : stride)
+    for (p.nth = from ? atol(from) : 1; !try(c, &p, clean); p.nth += p.nth < 16 ? 1 : stride)
         tried++;
     return tried;
 }
@@ -332,6 +333,74 @@ static void with_failing_files_every_command_ends_in_one_line_and_files_are_whol
         {.kind = FAULT_FILES, .error = FAULT_SHORT, .onward = true},
     };
     each_command(plans, 4);
+}
+
+/* ---- interruption ---- */
+static int number; /* of the signal */
+
+static void interrupt(void)
+{
+    told->failed = 1; /* the process may end here */
+    raise(number);
+}
+
+static void interrupt_twice(void)
+{
+    told->failed = 1;
+    raise(number);
+    raise(number);
+    _exit(98); /* the second one has not ended it */
+}
+
+/* Each file's call of a command in turn, and a sample of those for memory. */
+static void interrupt_command(const command *c, fault_kind kind, void (*how)(void))
+{
+    result clean;
+    long stride = kind == FAULT_MEMORY ? c->stride : 1, runs = 0;
+    run(c, &(fault_plan){.kind = FAULT_MEMORY, .nth = 1L << 60}, &clean);
+    for (fault_plan p = {.kind = kind, .nth = 1, .instead = how};; p.nth += stride, runs++) {
+        result r;
+        run(c, &p, &r);
+        bool met = r.failed > 0;
+        if (met && r.status != 128 + number)
+            wrong(c, &p, &r, "not the status of the signal");
+        if (r.out.size && !same_but_numbers(&r.out, &clean.out))
+            wrong(c, &p, &r, "half an output");
+        if (met && r.err.size > clean.err.size)
+            wrong(c, &p, &r, "something on standard error");
+        if (how == interrupt)
+            check_files(c, &p, &r, &clean);
+        release(&r);
+        if (!met)
+            break;
+    }
+    release(&clean);
+    print_message("vitrun %s: interrupted %ld times\n", c->arguments, runs);
+}
+
+static const char *const writing[] = {"f.npy",      "maps",      "drawn",
+                                      "--save m.s", "sweep --w", "search"};
+
+static void interrupted_at_any_call_a_command_says_so_and_leaves_whole_files(void **state)
+{
+    (void)state;
+    for (int i = 0; i < COMMANDS; i++)
+        for (size_t k = 0; k < sizeof writing / sizeof *writing; k++) {
+            number = k % 2 ? SIGTERM : SIGINT;
+            if (!strstr(commands[i].arguments, writing[k]))
+                continue;
+            interrupt_command(&commands[i], FAULT_FILES, interrupt);
+            interrupt_command(&commands[i], FAULT_MEMORY, interrupt);
+        }
+}
+
+static void a_second_interruption_ends_a_command_at_once(void **state)
+{
+    (void)state;
+    number = SIGINT;
+    for (int i = 0; i < COMMANDS; i++)
+        if (strstr(commands[i].arguments, "sweep --w"))
+            interrupt_command(&commands[i], FAULT_FILES, interrupt_twice);
 }
 
 /* ---- the folder ---- */
@@ -377,6 +446,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(without_memory_every_command_ends_in_one_line),
+        cmocka_unit_test(interrupted_at_any_call_a_command_says_so_and_leaves_whole_files),
+        cmocka_unit_test(a_second_interruption_ends_a_command_at_once),
         cmocka_unit_test(with_failing_files_every_command_ends_in_one_line_and_files_are_whole),
     };
     cmocka_set_test_filter(getenv("FAULT_TEST")); /* *WORD* */
