@@ -18,6 +18,10 @@ mandir      ?= $(datarootdir)/man
 zshdir      ?= $(datarootdir)/zsh/site-functions
 docdir      ?= $(datarootdir)/doc/vitrun
 
+ifneq ($(words $(prefix)),1)
+$(error PREFIX="$(prefix)": expected a path without blanks)
+endif
+
 # The shared library's name changes with what vitrun.h promises not to change.
 VERSION := $(shell sed -n 's/^.define VITRUN_VERSION  *"\(.*\)"/\1/p' engine/vitrun.h)
 VERSION_WORDS := $(subst ., ,$(VERSION))

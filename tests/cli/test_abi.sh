@@ -22,6 +22,18 @@ case $cc in
 esac
 ok "both libraries show what vitrun.h declares, and nothing else"
 
+PYTHONPATH=samples PYTHONDONTWRITEBYTECODE=1 python3 - "$golden" 2>"$tmp/err" <<'PY' || fail "samples/classify.py lays structures out otherwise"
+import ctypes, sys, classify
+
+kept = dict(line.split()[1:3] for line in open(sys.argv[1]) if line.startswith(("field", "struct")))
+for name, mine in (("error", classify.Error), ("options", classify.Options), ("info", classify.Info),
+                   ("image", classify.Image), ("outputs", classify.Outputs)):
+    for field, *_ in mine._fields_:
+        assert int(kept[f"vitrun_{name}.{field}"]) == getattr(mine, field).offset, field
+    assert name == "info" or int(kept[f"vitrun_{name}"]) == ctypes.sizeof(mine), name
+PY
+ok "the Python sample lays structures out as the header does"
+
 printf '#include <vitrun.h>\nint main(void) { return vitrun_version_number() != VITRUN_VERSION_NUMBER; }\n' >"$tmp/a.c"
 cp "$tmp/a.c" "$tmp/a.cc"
 $cc -std=c99 -Wall -Wextra -Werror -pedantic -Wconversion -fsyntax-only -Iengine "$tmp/a.c" 2>"$tmp/err" || fail "as C99"
