@@ -187,7 +187,9 @@ int vitrun_attention_set_mask(vitrun_attention *a, const char *mask, vitrun_erro
     vt_status st = {0};
     if (vitrun_need(a, "attention", err))
         return -1;
-    return plan(a, mask, &st) ? vitrun_fail(err, &st) : 0;
+    return vitrun_check_process(vitrun_binds(a->dev), &st) || plan(a, mask, &st)
+               ? vitrun_fail(err, &st)
+               : 0;
 }
 
 const vitrun_layer *vitrun_attention_layer(const vitrun_attention *a)

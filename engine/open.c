@@ -229,6 +229,8 @@ static int open_model(vitrun_model *m, const vitrun_options *o, vt_watch *watch,
 static int open_variant(vitrun_model *m, const vitrun_options *o, vt_watch *watch, vt_status *st)
 {
     const vitrun_model *base = m->base;
+    if (vitrun_check_process(vitrun_binds(base->dev), st))
+        return -1;
     m->dev = base->dev;
     m->cfg = base->cfg;
     m->vit = base->vit;

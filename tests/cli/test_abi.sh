@@ -11,6 +11,11 @@ ok "functions, values and structures are laid out as they were"
 
 sed -n 's/^function .*\b\(vitrun_[a-z0-9_]*\)(.*/\1/p' "$golden" | sort >"$tmp/declared"
 [ "$(wc -l <"$tmp/declared")" -eq "$(grep -c '^VITRUN_API' engine/vitrun.h)" ] || fail "all functions are read"
+while read -r function; do
+    grep -q "\b$function(" tests/engine/test_api.c || fail "tests/engine/test_api.c does not call $function"
+done <"$tmp/declared"
+ok "arguments of every function are tested"
+
 nm -D --defined-only "$B/libvitrun.so" | awk '{print $NF}' | sort >"$tmp/shared"
 diff -u "$tmp/declared" "$tmp/shared" >"$tmp/err" || fail "the shared library shows something else than vitrun.h"
 same_make "$built/install/libvitrun.a" >"$tmp/out" 2>"$tmp/err" ||

@@ -128,6 +128,7 @@ static void a_null_where_something_must_be_is_an_error(void **state)
     REFUSED(vitrun_masks_draw_query(NULL, 0, 0, "/x.png", &err), "masks");
     REFUSED(vitrun_masks_save(NULL, "/x", &err), "masks");
     REFUSED(!vitrun_attention_open(NULL, &err), "options");
+    REFUSED(vitrun_attention_set_mask(NULL, NULL, &err), "attention");
     REFUSED(vitrun_attention_run(NULL, "dense", 1, &ms, &err), "attention");
     REFUSED(vitrun_attention_memory(NULL, "dense", &bytes, &bytes, &err), "attention");
     REFUSED(!vitrun_tune(NULL, &err), "options");
@@ -231,6 +232,9 @@ static void values_out_of_range_are_refused(void **state)
     REFUSED("kernel \"none\"", bad.kernel = "none");
     REFUSED("device \"tpu\"", bad.device = "tpu");
 #undef REFUSED
+    is_refused(!vitrun_device_found("tpu", NULL, &err), &err, VITRUN_USAGE, "device \"tpu\"");
+    assert_string_equal(vitrun_device_found("cpu", NULL, NULL), "cpu");
+    assert_non_null(vitrun_device_found(NULL, NULL, &err));
     vitrun_model *m = open_model(1, NULL);
     vitrun_context *c = open_context(m, 2);
     uint8_t pixel[3] = {0};
@@ -721,6 +725,7 @@ static void versions_agree(void **state)
     assert_string_equal(text, VITRUN_VERSION);
     assert_string_equal(text, vitrun_version());
     assert_int_equal(vitrun_version_number(), VITRUN_VERSION_NUMBER);
+    assert_non_null(strchr(vitrun_build_info(), ';'));
 }
 
 int main(void)
