@@ -302,7 +302,7 @@ VITRUN_API void vitrun_context_progress(vitrun_context *context, vitrun_progress
  * forward: there a forward is stopped before it begins, while it is prepared, between operations
  * where it is profiled or observed, and else at its end; its results are not given out. Where
  * nothing runs, the next call ends so. A wish that was told once is forgotten, and the context is
- * as good as before. */
+ * as good as before. A call must have returned before the context is closed. */
 VITRUN_API void vitrun_cancel(vitrun_context *context, int on);
 
 typedef struct {     /* each may be NULL; the caller's memory, fp32 */

@@ -90,6 +90,17 @@ else
     echo "SKIPPED: no cmake"
 fi
 
+make_vitrun install-strip DESTDIR="$tmp/stripped" libdir=/opt/v/lib64
+grep -q '^libdir=/opt/v/lib64' "$tmp/stripped/opt/v/lib64/pkgconfig/vitrun.pc" || fail "libdir"
+readelf -S "$tmp/stripped/opt/v/bin/vitrun" | grep -q debug_info && fail "not stripped"
+"$tmp/stripped/opt/v/bin/vitrun" --version >"$tmp/out" || fail "the stripped program runs"
+$cc samples/classify.c -o "$tmp/classify" "-I$tmp/stripped/opt/v/include" "$tmp/stripped/opt/v/lib64/libvitrun.so" \
+    2>"$tmp/err" || fail "with the stripped library"
+lib=$tmp/stripped/opt/v/lib64
+run_classify "$tmp/classify"
+agrees "classify.c, stripped"
+ok "folders may be chosen, and tables for debuggers left out"
+
 mine=$root/opt/v/share/doc/vitrun/mine
 touch "$mine"
 make_vitrun uninstall
