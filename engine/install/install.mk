@@ -31,11 +31,12 @@ SONAME  := libvitrun.so.$(ABI)
 # Only what vitrun.h declares is seen outside, in the static library, too, where all objects are made one.
 $(B)/install/vitrun.o: $(LIB_OBJ)
 	@mkdir -p $(@D)
-	$(call say,LD,$@)$(LD) -r -o $@ $^ && $(OBJCOPY) -w --keep-global-symbol='vitrun_*' --localize-hidden $@
+	$(call say,LD,$@)$(CC) -r -nostdlib -o $@ $^ && $(OBJCOPY) -w --keep-global-symbol='vitrun_*' --localize-hidden $@
 $(B)/install/libvitrun.a: $(B)/install/vitrun.o
 	@rm -f $@
 	$(call say,AR,$@)ar rcs $@ $^
-OBJCOPY ?= objcopy
+OBJCOPY ?= $(shell $(CC) -print-prog-name=objcopy)
+STRIP   ?= $(shell $(CC) -print-prog-name=strip)
 
 # How this folder was built, for tests that build with it: a shell's function that runs make with the
 # same variables, and what links with the library.
@@ -109,9 +110,9 @@ install: all $(foreach f,$(INSTALLED),$(call field,2,$(f)))
 
 # Without the tables for debuggers, which are most of the bytes.
 install-strip: install
-	strip '$(DESTDIR)$(bindir)/vitrun'
-	strip --strip-unneeded '$(DESTDIR)$(libdir)/libvitrun.so.$(VERSION)'
-	strip --strip-debug '$(DESTDIR)$(libdir)/libvitrun.a'
+	$(STRIP) '$(DESTDIR)$(bindir)/vitrun'
+	$(STRIP) --strip-unneeded '$(DESTDIR)$(libdir)/libvitrun.so.$(VERSION)'
+	$(STRIP) --strip-debug '$(DESTDIR)$(libdir)/libvitrun.a'
 
 uninstall:
 	rm -f $(foreach f,$(INSTALLED),'$(DESTDIR)$(call field,3,$(f))') \
