@@ -51,7 +51,8 @@ JANSSON ?= -ljansson
 
 # ---- flags ----
 CPPFLAGS += -I. -D_GNU_SOURCE -DVT_ONEDNN=$(ONEDNN) -DVT_LIBJPEG=$(LIBJPEG) -DVT_CUDA=$(CUDA) $(CUDA_CPPFLAGS) -MMD -MP
-WARNINGS := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith
+WARNINGS := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wconversion \
+            $(if $(findstring clang,$(CC)),-Wno-sign-conversion) # there, of every enumeration, too
 CFLAGS   += -std=c11 $(WARNINGS) -fPIC -fvisibility=hidden -fopenmp -ffp-contract=off \
             -fno-math-errno -fno-trapping-math -g
 LDLIBS   += $(JANSSON) -lm -lpthread $(if $(filter 1,$(ONEDNN)),-ldnnl) $(if $(filter 1,$(LIBJPEG)),-ljpeg) \

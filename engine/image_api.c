@@ -200,7 +200,7 @@ int vitrun_save_tensors(const char *path, const vitrun_tensor *tensor, int count
         for (int d = 0; d < tensor[i].rank; d++)
             e[i].shape[d] = tensor[i].shape[d];
     }
-    int failed = !e || st_write(path, e, count, &st) ? -1 : 0;
+    int failed = !e || st_write(path, e, (size_t)count, &st) ? -1 : 0;
     vt_free(e);
     return failed ? vitrun_fail(err, &st) : 0;
 }

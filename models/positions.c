@@ -60,10 +60,12 @@ static void turn_as_learnt(float *table, const vit_model *m, const float *freqs)
     for (size_t t = 0; t < tables; t++) {
         const float *f0 = freqs + t * pairs, *f1 = f0 + tables * pairs;
         for (int i = 0; i < m->grid_h; i++)
-            for (int j = 0; j < m->grid_w; j++)
+            for (int j = 0; j < m->grid_w; j++) {
+                float first = (float)(m->cfg.rope_xy ? j : i);
+                float second = (float)(m->cfg.rope_xy ? i : j);
                 for (size_t n = 0; n < pairs; n++, table += 2)
-                    put_angle(table,
-                              m->cfg.rope_xy ? j * f0[n] + i * f1[n] : i * f0[n] + j * f1[n]);
+                    put_angle(table, first * f0[n] + second * f1[n]);
+            }
     }
 }
 

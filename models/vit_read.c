@@ -230,9 +230,9 @@ void vit_read_rows(vit_walk *w, vt_linear **to, int in, const vit_part *part, in
             vit_read(w, p->bias, p->bias_first, p->count, bias);
         if (p->gamma && !w->failed)
             fold_norm(weight, bias, p->count, columns, p->gamma, p->beta);
-        for (size_t i = 0; p->factor && i < p->count * columns; i++)
+        for (size_t i = 0; p->factor != 0 && i < p->count * columns; i++)
             weight[i] *= (float)p->factor;
-        for (size_t i = 0; p->factor && i < p->count; i++)
+        for (size_t i = 0; p->factor != 0 && i < p->count; i++)
             bias[i] *= (float)p->factor;
         biased = biased || p->bias || p->gamma;
     }

@@ -24,8 +24,8 @@ static const char *const masks[] = {
     "axial_2d() | local_2d(distance=5)",
     "random(sparsity=0.99)",
     "random(sparsity=0.90)",
-    "random_from_probability(probability=local_2d_gaussian(sigma=4), "
-    "sparsity=0.97)",
+    ("random_from_probability(probability=local_2d_gaussian(sigma=4), "
+     "sparsity=0.97)"),
     "local_2d(distance=12)"};
 
 typedef struct {

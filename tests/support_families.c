@@ -95,9 +95,9 @@ static void check_rms(vt_stream *s)
         oracle_random(gamma, (size_t)cols[i], 1, 7);
         vt_mat in = mat_of(s, x, 5, cols[i]), out = new_mat(s, 5, cols[i]);
         oracle_norm(want, x, 5, cols[i], gamma, NULL, 1e-5);
-        s->dev->ops->norm(s, out, in, vector(s, gamma, cols[i]), NULL, 1e-5f);
+        s->dev->ops->norm(s, out, in, vector(s, gamma, (size_t)cols[i]), NULL, 1e-5f);
         check(s, out, want, 2e-6, 4e-2);
-        s->dev->ops->norm(s, in, in, vector(s, gamma, cols[i]), NULL, 1e-5f);
+        s->dev->ops->norm(s, in, in, vector(s, gamma, (size_t)cols[i]), NULL, 1e-5f);
         check(s, in, want, 2e-6, 4e-2);
         release(s);
     }

@@ -133,7 +133,7 @@ void cli_progress(cli_io *io, size_t done, size_t total, const char *what)
 {
     enum { QUIET_MS = 2000, INTERVAL_MS = 200 };
     double now = vte_now_ms();
-    if (!io->phase_ms || done <= io->progress_done) { /* another piece of work has begun */
+    if (io->phase_ms == 0 || done <= io->progress_done) { /* another piece of work has begun */
         io->phase_ms = now;
         io->phase_done = done;
     }

@@ -479,7 +479,7 @@ void vte_chart_layers(FILE *f, const json_t *rows)
     open_svg(f, WIDTH, HEAD + ROW * (int)count + FOOT, "Density and kernel of each layer");
     for (size_t l = 0; l < layers; l++)
         fprintf(f, "<text x=\"%.1f\" y=\"16\" text-anchor=\"middle\" opacity=\".75\">%zu</text>",
-                NAMES + (l + 0.5) * w - 1, l);
+                NAMES + ((double)l + 0.5) * w - 1, l);
     json_array_foreach(rows, i, row)
     {
         double y = HEAD + ROW * (double)i;
@@ -489,7 +489,7 @@ void vte_chart_layers(FILE *f, const json_t *rows)
             snprintf(more, sizeof more, ", %s", where);
         row_name(f, y + 13, json_string_value(json_object_get(row, "name")), more);
         for (size_t l = 0; l < layers; l++)
-            draw_cell(f, NAMES + l * w, y, w,
+            draw_cell(f, NAMES + (double)l * w, y, w,
                       json_number_value(json_array_get(json_object_get(row, "layers_density"), l)),
                       json_string_value(json_array_get(json_object_get(row, "layers_kernel"), l)));
     }
@@ -544,13 +544,13 @@ void vte_chart_harm(FILE *f, const vte_harm *h)
     fprintf(f, "<text x=\"%d\" y=\"12\" font-weight=\"600\">layer</text>", NAMES);
     for (int l = 0; l < h->layers; l++)
         fprintf(f, "<text x=\"%.1f\" y=\"32\" text-anchor=\"middle\" opacity=\".75\">%d</text>",
-                NAMES + (l + 0.5) * w - 1, l);
+                NAMES + ((double)l + 0.5) * w - 1, l);
     for (int i = 0; i < h->masks; i++) {
         const vte_harm_mask *m = &h->mask[i];
         double y = HEAD + ROW * (double)i;
         row_name(f, y + 15, m->name, m->but_one ? ", all but it" : "");
         for (int l = 0; l < h->layers; l++)
-            draw_harm(f, NAMES + l * w, y, w, m->kl[l], m->lost[l], most);
+            draw_harm(f, NAMES + (double)l * w, y, w, m->kl[l], m->lost[l], most);
     }
     fputs("\n</svg>\n", f);
 }

@@ -190,7 +190,7 @@ static void shapes_that_no_block_divides_give_the_layer(void **state)
                        .out = sizes[i][1],
                        .in = sizes[i][2],
                        .bias = true,
-                       .e = {i % 2 ? VT_ACT_GELU : VT_ACT_NONE, i % 2 == 0},
+                       .e = {.act = i % 2 ? VT_ACT_GELU : VT_ACT_NONE, .add = i % 2 == 0},
                        .type = type,
                        .x_type = type,
                        .y_type = VT_F32,
@@ -230,7 +230,7 @@ static void activations_hold_from_end_to_end(void **state)
             if (!have(isas[i], 0))
                 continue;
             shape s = {
-                .rows = N, .out = 1, .in = 1, .e = {(vt_activation)act, false}, .threads = 1};
+                .rows = N, .out = 1, .in = 1, .e = {.act = (vt_activation)act}, .threads = 1};
             problem p = make_problem(&s);
             p.w[0] = 1;
             for (int j = 0; j < N; j++)

@@ -120,7 +120,7 @@ static bool *make_mask(int tokens, int prefix, kind what)
     size_t n = (size_t)tokens;
     bool *on = malloc(n * n * sizeof *on);
     float *x = malloc(n * n * sizeof *x);
-    oracle_random(x, n * n, 1, (unsigned)(tokens + what));
+    oracle_random(x, n * n, 1, (unsigned)tokens + (unsigned)what);
     for (size_t i = 0; i < n * n; i++) {
         size_t q = i / n, k = i % n;
         on[i] = what == M_NONE || what == M_FULL || (what != M_EMPTY && x[i] < below[what]);

@@ -125,7 +125,7 @@ static void every_type_of_npy_is_read(void **state)
             bool on = pattern_at(0, (int)i / P, (int)i % P);
             data[i * bytes + i % bytes] = on ? 0x31 : 0; /* any byte of the value */
             if (types[t][1] == 'f' && !on)
-                data[i * bytes + bytes - 1] = i % 2 ? 0x80 : 0; /* minus zero is off */
+                data[i * bytes + bytes - 1] = (uint8_t)(i % 2 ? 0x80 : 0); /* minus zero is off */
         }
         write_npy(types[t], "(6, 6)", data, P * P * bytes);
         check_patches("m");
