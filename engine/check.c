@@ -196,8 +196,9 @@ static int open_cpu(checker *c, size_t rows, int width, int images)
         return 0;
     c->cpu_qkv = (vt_mat){NULL, VT_F32, rows, 3 * width};
     c->cpu_device = vt_cpu_open(VT_F32, dev->threads, &c->st);
-    if (c->cpu_device)
-        c->cpu_qkv.p = vt_alloc(vt_mat_bytes(c->cpu_qkv), 1, "check", &c->st);
+    if (!c->cpu_device)
+        return -1;
+    c->cpu_qkv.p = vt_alloc(vt_mat_bytes(c->cpu_qkv), 1, "check", &c->st);
     if (!c->cpu_qkv.p)
         return -1;
     return open_side(&c->cpu, c->cpu_device, rows, width, images, &c->st);

@@ -264,7 +264,7 @@ static int put_mask(const vitrun_masks *m, int i, vt_output *out, vt_status *st)
 {
     vt_mask full;
     const vt_mask *mask = mask_at(m, i, &full, st);
-    uint64_t *bits = vt_alloc(vt_mask_words(m->tokens), sizeof *bits, "mask row", st);
+    uint64_t *bits = mask ? vt_alloc(vt_mask_words(m->tokens), sizeof *bits, "mask row", st) : NULL;
     uint8_t *row = bits ? vt_alloc((size_t)m->tokens, 1, "mask row", st) : NULL;
     for (int q = 0; row && q < m->tokens && !out->error; q++) {
         unpack_row(mask, q, bits, row);

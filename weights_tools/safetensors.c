@@ -535,23 +535,32 @@ static int readable(const st_reader *r, const st_tensor *t, vt_status *st)
     }
 }
 
+/* n values from byte `at` on: at most DIRECT in fp32, BUFFER bytes of another type. */
+static int read_chunk(const st_part *f, st_dtype type, uint64_t at, float *out, size_t n,
+                      vt_status *st)
+{
+    unsigned char buffer[BUFFER];
+    if (type == ST_F32)
+        return vt_file_read(f->fd, f->path, at, out, n * sizeof *out, st);
+    if (vt_file_read(f->fd, f->path, at, buffer, n * (st_dtype_bits(type) / 8), st))
+        return -1;
+    convert(type, buffer, out, n);
+    return 0;
+}
+
 int st_read_f32(const st_reader *r, const st_tensor *t, uint64_t first, uint64_t count, float *out,
                 vt_status *st)
 {
     if (readable(r, t, st) || check_range(r, t, first, count, st))
         return -1;
     const st_part *f = r->part + t->file;
-    unsigned char buffer[BUFFER];
     size_t size = st_dtype_bits(t->dtype) / 8;
     size_t chunk = t->dtype == ST_F32 ? DIRECT : BUFFER / size;
     nonfinite found = {0};
     for (uint64_t done = 0; done < count; done += chunk) {
         size_t n = count - done < chunk ? (size_t)(count - done) : chunk;
-        void *to = t->dtype == ST_F32 ? (void *)(out + done) : buffer;
-        if (vt_file_read(f->fd, f->path, t->begin + (first + done) * size, to, n * size, st))
+        if (read_chunk(f, t->dtype, t->begin + (first + done) * size, out + done, n, st))
             return -1;
-        if (t->dtype != ST_F32)
-            convert(t->dtype, buffer, out + done, n);
         inspect(&found, out + done, n, first + done);
     }
     if (found.count)

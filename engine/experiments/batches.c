@@ -50,21 +50,23 @@ static int open_lane(const runner *r, lane *l, vitrun_context *context, vitrun_e
     l->features = b->want_features ? malloc(bytes(b->batch, width)) : NULL;
     l->tokens = b->want_tokens ? malloc(bytes(b->batch, r->token_size)) : NULL;
     l->intermediates = between ? malloc(bytes(b->batch, between)) : NULL;
-    if (!l->slots || !l->logits || (b->want_features && !l->features) ||
-        (b->want_tokens && !l->tokens) || (between && !l->intermediates))
-        return vte_fail(err, VITRUN_MACHINE, "out of memory (outputs of a batch of %d)", b->batch);
-    return 0;
+    if (l->slots && l->logits && (l->features || !b->want_features) &&
+        (l->tokens || !b->want_tokens) && (l->intermediates || !between))
+        return 0;
+    vte_fail(err, VITRUN_MACHINE, "out of memory (outputs of a batch of %d)", b->batch);
+    return -1;
 }
 
 static int open_runner(runner *r, vitrun_error *err)
 {
     const vitrun_info *i = r->info = vitrun_info_get(r->b->model);
-    int bad = 0;
     r->input_size = vte_input_size(i);
     r->token_size = (size_t)i->tokens * (size_t)i->width;
-    for (; r->lanes < 2 && r->b->context[r->lanes] && !bad; r->lanes++)
-        bad = open_lane(r, &r->lane[r->lanes], r->b->context[r->lanes], err);
-    return bad;
+    r->lanes = r->b->context[1] ? 2 : 1;
+    for (int n = 0; n < r->lanes; n++)
+        if (open_lane(r, &r->lane[n], r->b->context[n], err))
+            return -1;
+    return 0;
 }
 
 static void close_runner(runner *r)

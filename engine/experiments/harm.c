@@ -42,41 +42,32 @@ static const char *name_of(const json_t *row)
     return name ? name : "";
 }
 
-/* h->mask has room for one a row. NULL where memory is short. */
+/* There is room for one a row. */
 static vte_harm_mask *add_mask(vte_harm *h, const char *name, int but_one)
 {
     size_t layers = (size_t)h->layers;
     vte_harm_mask *m = &h->mask[h->masks];
-    *m = (vte_harm_mask){
-        .name = strdup(name), .kl = malloc(2 * layers * sizeof *m->kl), .but_one = but_one};
-    h->masks++;
-    if (!m->name || !m->kl)
-        return NULL;
+    m->name = name;
+    m->but_one = but_one;
+    m->kl = h->values + 2 * layers * (size_t)h->masks;
     m->lost = m->kl + layers;
     for (size_t i = 0; i < 2 * layers; i++)
         m->kl[i] = NAN;
+    h->masks++;
     return m;
 }
 
-/* -1 where memory is short. */
-static int add_row(vte_harm *h, const json_t *row, const json_t *dense)
+static void add_row(vte_harm *h, const json_t *row, const json_t *dense)
 {
     int but_one, layer = lone_layer(row, &but_one);
     if (layer < 0 || layer >= h->layers)
-        return 0;
+        return;
     vte_harm_mask *m = find(h, name_of(row), but_one);
-    if (!m && !(m = add_mask(h, name_of(row), but_one)))
-        return -1;
+    if (!m)
+        m = add_mask(h, name_of(row), but_one);
     m->rows += isnan(m->kl[layer]);
     m->kl[layer] = number(row, "kl_to_dense");
     m->lost[layer] = 100 * (number(dense, "top1") - number(row, "top1"));
-    return 0;
-}
-
-static void free_mask(vte_harm_mask *m)
-{
-    free(m->name);
-    free(m->kl);
 }
 
 static void drop_short(vte_harm *h)
@@ -85,35 +76,32 @@ static void drop_short(vte_harm *h)
     for (int i = 0; i < h->masks; i++)
         if (h->mask[i].rows >= LEAST_ROWS)
             h->mask[kept++] = h->mask[i];
-        else
-            free_mask(&h->mask[i]);
     h->masks = kept;
 }
 
 int vte_harm_of(vte_harm *h, const json_t *rows, const json_t *dense)
 {
-    size_t i;
+    size_t i, most = json_array_size(rows) + 1;
     json_t *row;
-    int bad = 0;
     *h = (vte_harm){.layers = (int)json_array_size(json_object_get(dense, "layers_density"))};
-    h->mask = calloc(json_array_size(rows) + 1, sizeof *h->mask);
-    bad = !h->mask;
+    h->mask = calloc(most, sizeof *h->mask);
+    h->values = calloc(most * 2 * (size_t)h->layers + 1, sizeof *h->values);
+    if (!h->mask || !h->values) {
+        vte_harm_free(h);
+        return -1;
+    }
     json_array_foreach(rows, i, row)
     {
-        bad = bad ? -1 : add_row(h, row, dense);
+        add_row(h, row, dense);
     }
-    if (bad)
-        vte_harm_free(h);
-    else
-        drop_short(h);
-    return bad ? -1 : 0;
+    drop_short(h);
+    return 0;
 }
 
 void vte_harm_free(vte_harm *h)
 {
-    for (int i = 0; i < h->masks; i++)
-        free_mask(&h->mask[i]);
     free(h->mask);
+    free(h->values);
     *h = (vte_harm){0};
 }
 

@@ -7,7 +7,7 @@
 #include <jansson.h>
 
 typedef struct {
-    char *name;        /* of the mask */
+    const char *name;  /* of the mask: the rows' */
     double *kl, *lost; /* [layers]: KL to the unmasked model, points of top-1 lost; NAN: no row */
     int rows, but_one; /* how many of these there are; of all layers but one */
 } vte_harm_mask;
@@ -15,9 +15,11 @@ typedef struct {
 typedef struct {
     int layers, masks;
     vte_harm_mask *mask;
+    double *values; /* what kl and lost of all masks point into */
 } vte_harm;
 
-/* Masks with at least three such rows. The unmasked row is dense. -1 where memory is short. */
+/* Masks with at least three such rows. The unmasked row is dense. Valid as long as the rows. -1 where
+ * memory is short. */
 int vte_harm_of(vte_harm *h, const json_t *rows, const json_t *dense);
 void vte_harm_free(vte_harm *h);
 

@@ -55,22 +55,25 @@ static char *end_text(const report *r, FILE *f, char **text)
 
 /* ---- what is plotted ---- */
 /* "near d=3" -> "near": the pattern without its parameters. */
-static char *series_of(const char *name)
+static json_t *series_of(const char *name)
 {
     for (const char *at = strchr(name, ' '); at; at = strchr(at + 1, ' '))
         if (strcspn(at + 1, "=") < strcspn(at + 1, " "))
-            return strndup(name, (size_t)(at - name));
-    return strdup(name);
+            return json_stringn(name, (size_t)(at - name));
+    return json_string(name);
 }
 
-static char *label_of(const json_t *row)
+static json_t *label_of(const json_t *row)
 {
-    char *label = NULL;
     const char *layers = text(row, "layers");
     int all = !*layers || strcmp(layers, "all") == 0;
-    return asprintf(&label, "%s%s%s", text(row, "name"), all ? "" : ", ", all ? "" : layers) < 0
-               ? NULL
-               : label;
+    return json_sprintf("%s%s%s", text(row, "name"), all ? "" : ", ", all ? "" : layers);
+}
+
+/* The text of s, which lives as long as `texts`. */
+static const char *keep(json_t *texts, json_t *s)
+{
+    return json_array_append_new(texts, s) ? NULL : json_string_value(s);
 }
 
 static double attention_bytes(const json_t *row)
@@ -97,7 +100,7 @@ static char *scatter(const report *r, int of_time)
                    .point = point,
                    .points = point ? (int)count : 0};
     char *svg = NULL;
-    json_t *row;
+    json_t *row, *texts = json_array();
     *r->lost |= !point;
     FILE *f = begin_text(r, &svg, &size);
     json_array_foreach(r->rows, i, row)
@@ -105,19 +108,17 @@ static char *scatter(const report *r, int of_time)
         if (!point)
             break;
         const char *layers = text(row, "layers");
-        point[i] = (vte_chart_point){.name = label_of(row),
-                                     .series = series_of(text(row, "name")),
-                                     .shape = *layers ? layers : "by configuration",
-                                     .x = of_time ? ms_an_image(row) : attention_bytes(row),
-                                     .y = 100 * number(row, "top1")};
-        *r->lost |= !point[i].name || !point[i].series;
+        vte_chart_point *p = &point[i];
+        p->name = keep(texts, label_of(row));
+        p->series = keep(texts, series_of(text(row, "name")));
+        p->shape = *layers ? layers : "by configuration";
+        p->x = of_time ? ms_an_image(row) : attention_bytes(row);
+        p->y = 100 * number(row, "top1");
+        *r->lost |= !p->name || !p->series;
     }
     if (f && !*r->lost)
         *r->lost |= vte_chart_scatter(f, &c) != 0;
-    for (i = 0; i < count && point; i++) {
-        free((char *)point[i].name);
-        free((char *)point[i].series);
-    }
+    json_decref(texts);
     free(point);
     return end_text(r, f, &svg);
 }

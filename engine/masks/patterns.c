@@ -132,10 +132,13 @@ static int read_nnz(build *b, int64_t *nnz)
 static int needs_text(build *b, const char *key, const char **out)
 {
     json_t *value = json_object_get(b->spec, key);
-    if (!json_is_string(value) || !*json_string_value(value))
-        return unexpected(b, key, "a text");
-    *out = json_string_value(value);
-    return 0;
+    const char *text = json_string_value(value);
+    if (text && *text) {
+        *out = text;
+        return 0;
+    }
+    unexpected(b, key, "a text");
+    return -1;
 }
 
 /* ---- balls: half widths by row distance ---- */
