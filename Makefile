@@ -1,6 +1,6 @@
 # vitrun: `make help` lists the targets.
 #
-# config=release (build/) | debug | sanitize | coverage | fuzz (each in build/CONFIG/)
+# config=release (build/) | debug | coverage | sanitize | tsan | msan | fuzz (each in build/CONFIG/)
 # CC=gcc | clang          werror=1: warnings are errors
 # V=1                     show whole commands
 # ONEDNN=0 LIBJPEG=0 CUDA=0   build without oneDNN, libjpeg, CUDA (their absence is noticed by itself)
@@ -68,6 +68,12 @@ CFLAGS += -O1
 else ifeq ($(config),sanitize)
 CFLAGS += -O1 -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined
 LDFLAGS += -fsanitize=address,undefined
+else ifeq ($(config),tsan)
+CFLAGS += -O1 -fsanitize=thread -fno-omit-frame-pointer
+LDFLAGS += -fsanitize=thread
+else ifeq ($(config),msan)
+CFLAGS += -O1 -fsanitize=memory -fsanitize-memory-track-origins -fno-omit-frame-pointer -fno-openmp -Wno-unknown-pragmas
+LDFLAGS += -fsanitize=memory -fno-openmp
 else ifeq ($(config),coverage)
 CFLAGS += -O0 --coverage
 LDFLAGS += --coverage
@@ -76,7 +82,7 @@ CFLAGS += -O2 -fsanitize=fuzzer-no-link,address,undefined,float-cast-overflow -f
           -fno-sanitize-coverage=trace-cmp # dictionaries know the words that it would find, at a third of the time
 LDFLAGS += -fsanitize=address,undefined
 else
-$(error config=$(config): expected release, debug, sanitize, coverage or fuzz)
+$(error config=$(config): expected release, debug, coverage, sanitize, tsan, msan or fuzz)
 endif
 
 # V=1 shows whole commands.
@@ -106,11 +112,13 @@ CLI_OBJ  := $(CLI_SRC:%.c=$(OBJ)/%.o)
 GPU_TEST := $(shell find tests -name 'test_cuda*.c')
 TEST_SRC := $(sort $(filter-out $(if $(filter 1,$(CUDA)),,$(GPU_TEST)),$(shell find tests -name 'test_*.c')))
 TEST_AUX := $(wildcard tests/oracle.c tests/support*.c)
+CANARY   := $(if $(filter sanitize tsan msan,$(config)),$(B)/tests/checks/canary)
 BENCH_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(filter-out $(if $(filter 1,$(CUDA)),,%_cuda.c),\
              $(wildcard tests/bench_*.c)))
 TEST_BIN := $(TEST_SRC:%.c=$(B)/%)
 
 .PHONY: test-faults all bench help setup demo fuzz fuzz-replay test test-gpu test-gpu-sanitize test-sanitize check-layers format clean
+.PHONY: all bench help setup demo fuzz fuzz-replay test test-gpu test-gpu-sanitize check-layers format clean
 .PRECIOUS: $(OBJ)/%.o
 all: $(B)/vitrun $(B)/libvitrun.so
 
@@ -120,12 +128,13 @@ help:
 	@echo 'make demo          run vitrun on samples/, with and without masks'
 	@echo 'make test          build and run all tests'
 	@echo 'make test-gpu      the tests that need a GPU; test-gpu-sanitize: under compute-sanitizer'
-	@echo 'make test-sanitize the same under AddressSanitizer and UndefinedBehaviorSanitizer'
+	@echo 'make test-sanitize the same under AddressSanitizer and UndefinedBehaviorSanitizer; test-tsan,'
+	@echo '                   test-msan (clang), test-valgrind: under ThreadSanitizer, MemorySanitizer, valgrind'
 	@echo 'make fuzz          fuzz what reads files: SECONDS=60 a target, TARGETS="masks images"'
 	@echo 'make install       [PREFIX=/usr/local] [DESTDIR=]; install-strip, uninstall; deb: a package'
 	@echo 'make format        lay out the code with clang-format'
 	@echo 'make clean         remove build/'
-	@echo 'config=release|debug|sanitize|coverage|fuzz  ONEDNN=0  LIBJPEG=0  CUDA=0  CC=clang  werror=1'
+	@echo 'config=release|debug|coverage|sanitize|tsan|msan|fuzz  ONEDNN=0  LIBJPEG=0  CUDA=0  CC=clang  werror=1'
 
 $(B)/libvitrun.a: $(LIB_OBJ)
 	@mkdir -p $(@D)
@@ -200,17 +209,14 @@ $(filter $(B)/tests/cli/%,$(TEST_BIN)): $(filter-out %/main.o,$(CLI_OBJ)) $(OBJ)
 
 bench: $(BENCH_BIN)
 
-test: all $(TEST_BIN) $(BENCH_BIN) fuzz-replay
-	@B=$(B) tests/run.sh $(TEST_BIN) tests/check_layers.sh tests/check_errors.py \
+test: all $(TEST_BIN) $(BENCH_BIN) $(CANARY) fuzz-replay
+	@B=$(B) tests/run.sh $(if $(CANARY),tests/checks/awake.sh) $(TEST_BIN) tests/check_layers.sh tests/check_errors.py \
 	    $(sort $(wildcard tests/cli/test_*.sh tests/fuzz/test_*.sh))
 
 # Tests that need a GPU; they fail where there is none.
 GPU_BIN := $(GPU_TEST:%.c=$(B)/%)
 test-gpu: all $(GPU_BIN)
 	@B=$(B) VITRUN_TEST_GPU=1 tests/run.sh $(GPU_BIN) tests/cli/test_cuda.sh
-
-test-sanitize:
-	$(MAKE) config=sanitize test
 
 test-gpu-sanitize: all $(GPU_BIN)
 	tests/sanitize_gpu.sh $(B)
@@ -257,7 +263,6 @@ $(OBJ)/tests/fuzz/target_images_stb.o: $(OBJ)/tests/fuzz/target_images.o
 $(OBJ)/engine/image/stb.stb.o: CFLAGS += -fwrapv
 $(OBJ)/%.stb.o: %.c $(OBJ)/flags
 	$(call say,CC,$<)$(CC) $(CPPFLAGS) -UVT_LIBJPEG -DVT_LIBJPEG=0 $(CFLAGS) -c -o $@ $<
-
 setup:
 	tests/setup.sh
 
@@ -278,4 +283,5 @@ clean:
 
 include engine/install/install.mk
 
+include tests/checks/checks.mk
 -include $(shell find $(OBJ) -name '*.d' 2>/dev/null)

@@ -6,7 +6,7 @@ PATH=$tmp/bin:$PATH # without PyTorch, wherever the test runs
 mkdir "$tmp/bin"
 printf '#!/bin/sh\nexit 1\n' >"$tmp/bin/python3"
 chmod +x "$tmp/bin/python3"
-timeout 60 samples/memory/run.sh "$vitrun" --device cpu --attention 2x64x16 --grid 8x8 --runs 1 >"$tmp/out" 2>"$tmp/err"
+timeout "$patience" samples/memory/run.sh "$vitrun" --device cpu --attention 2x64x16 --grid 8x8 --runs 1 >"$tmp/out" 2>"$tmp/err"
 status=$?
 [ "$status" -eq 0 ] || fail "samples/memory/run.sh"
 says 'mask random(sparsity=0.1), density 89.99 %'

@@ -432,7 +432,7 @@ static void a_hundred_thousand_tensors_open_within_a_second(void **state)
     assert_ptr_equal(st_find(r, "blocks.99999.mlp.fc1.weight"), st_at(r, 99999));
     double seconds = (double)(b.tv_sec - a.tv_sec) + 1e-9 * (double)(b.tv_nsec - a.tv_nsec);
     print_message("header of %zu bytes: %.3f s\n", n, seconds);
-    assert_true(seconds < 1);
+    assert_true(seconds < (getenv("VITRUN_TEST_SLOW") ? 60 : 1)); /* under a tool that watches */
     st_close(r);
     free(header);
 }
