@@ -3,6 +3,7 @@
 # config=release (build/) | debug | coverage | sanitize | tsan | msan | fuzz (each in build/CONFIG/)
 # CC=gcc | clang          werror=1: warnings are errors
 # V=1                     show whole commands
+# harden=0                release without the flags that make attacks harder
 # ONEDNN=0 LIBJPEG=0 CUDA=0   build without oneDNN, libjpeg, CUDA (their absence is noticed by itself)
 # CUDA_ARCHS=90a          machine code for these GPUs only (quick, while working); CUDA_HOME=DIR, NVCC=...
 
@@ -61,8 +62,16 @@ LDFLAGS  += -fopenmp
 ifeq ($(werror),1)
 CFLAGS += -Werror
 endif
+# What costs an attacker more than it costs us: tests/checks/hardened.sh looks for it in what was built.
+ifneq ($(harden),0)
+HARDENED := -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 -fstack-protector-strong -fstack-clash-protection \
+            $(if $(filter x86_64,$(ARCH)),-fcf-protection) $(if $(filter aarch64,$(ARCH)),-mbranch-protection=standard)
+HARDENED_LINK := -Wl,-z,relro,-z,now,-z,noexecstack
+endif
 ifeq ($(config),release)
-CFLAGS += -O3
+CFLAGS += -O3 $(HARDENED)
+LDFLAGS += $(HARDENED_LINK)
+PIE := -pie
 else ifeq ($(config),debug)
 CFLAGS += -O1
 else ifeq ($(config),sanitize)
@@ -114,7 +123,7 @@ TEST_SRC := $(sort $(filter-out $(if $(filter 1,$(CUDA)),,$(GPU_TEST)),$(shell f
 TEST_AUX := $(wildcard tests/oracle.c tests/support*.c)
 CANARY   := $(if $(filter sanitize tsan msan,$(config)),$(B)/tests/checks/canary)
 BENCH_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(filter-out $(if $(filter 1,$(CUDA)),,%_cuda.c),\
-             $(wildcard tests/bench_*.c)))
+             $(wildcard tests/bench_*.c tests/soak.c)))
 TEST_BIN := $(TEST_SRC:%.c=$(B)/%)
 
 .PHONY: test-faults all bench help setup demo fuzz fuzz-replay test test-gpu test-gpu-sanitize test-sanitize check-layers format clean
@@ -130,6 +139,8 @@ help:
 	@echo 'make test-gpu      the tests that need a GPU; test-gpu-sanitize: under compute-sanitizer'
 	@echo 'make test-sanitize the same under AddressSanitizer and UndefinedBehaviorSanitizer; test-tsan,'
 	@echo '                   test-msan (clang), test-valgrind: under ThreadSanitizer, MemorySanitizer, valgrind'
+	@echo 'make analyze       gcc -fanalyzer and clang-tidy over every file'
+	@echo 'make soak          a million pictures and ten thousand models (IMAGES=, LOADS=): memory stays flat'
 	@echo 'make fuzz          fuzz what reads files: SECONDS=60 a target, TARGETS="masks images"'
 	@echo 'make install       [PREFIX=/usr/local] [DESTDIR=]; install-strip, uninstall; deb: a package'
 	@echo 'make format        lay out the code with clang-format'
@@ -148,7 +159,7 @@ $(B)/libvitrun.so: $(LIB_OBJ) engine/install/libvitrun.map
 	@ln -sf libvitrun.so $(B)/$(SONAME)
 
 $(B)/vitrun: $(CLI_OBJ) $(B)/libvitrun.a
-	$(call say,LD,$@)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(call say,LD,$@)$(CC) $(LDFLAGS) $(PIE) -o $@ $^ $(LDLIBS)
 
 # Objects made with other flags or another compiler are made again.
 FLAGS := $(CC) $(CPPFLAGS) $(CFLAGS)
@@ -211,7 +222,7 @@ bench: $(BENCH_BIN)
 
 test: all $(TEST_BIN) $(BENCH_BIN) $(CANARY) fuzz-replay
 	@B=$(B) tests/run.sh $(if $(CANARY),tests/checks/awake.sh) $(TEST_BIN) tests/check_layers.sh tests/check_errors.py \
-	    $(sort $(wildcard tests/cli/test_*.sh tests/fuzz/test_*.sh))
+	    $(if $(PIE),tests/checks/hardened.sh tests/checks/soak.sh) $(sort $(wildcard tests/cli/test_*.sh tests/fuzz/test_*.sh))
 
 # Tests that need a GPU; they fail where there is none.
 GPU_BIN := $(GPU_TEST:%.c=$(B)/%)

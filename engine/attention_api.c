@@ -231,7 +231,8 @@ static int kernel_named(const vitrun_attention *a, const char *name, vt_attn_ker
     int kernel = 0;
     if (!strcmp(name, "sparse"))
         name = fastest_sparse(a);
-    while (kernel < VT_ATTN_KERNELS && strcmp(vt_attn_kernel_name((vt_attn_kernel)kernel), name))
+    while (kernel < VT_ATTN_KERNELS &&
+           strcmp(vt_attn_kernel_name((vt_attn_kernel)kernel), name) != 0)
         kernel++;
     bool sparse = kernel >= VT_ATTN_TILES && kernel < VT_ATTN_KERNELS;
     *out = (vt_attn_kernel)kernel;

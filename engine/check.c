@@ -158,7 +158,7 @@ static void at_attention(void *user, vt_stream *s, const char *name, vt_mat y, v
 {
     checker *c = user;
     (void)y;
-    if (strcmp(name, "attention") || c->st.code != VT_OK || s->first > 0 ||
+    if (strcmp(name, "attention") != 0 || c->st.code != VT_OK || s->first > 0 ||
         s->dev->ops->finish(s, &c->st))
         return;
     const vt_plans *plans = &c->context->model->plans;

@@ -28,7 +28,7 @@ static int parse_device(const char *text, wish *w, vt_status *st)
     w->cuda = true;
     if (!strcmp(text, "cuda"))
         return 0;
-    long index = strncmp(text, "cuda:", 5) || text[5] < '0' || text[5] > '9'
+    long index = strncmp(text, "cuda:", 5) != 0 || text[5] < '0' || text[5] > '9'
                      ? -1
                      : strtol(text + 5, &end, 10);
     if (index < 0 || *end || index > 1023)

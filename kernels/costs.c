@@ -104,7 +104,7 @@ bool vt_costs_read(vt_attn_costs *costs, const char *text)
         size_t length = strlen(constants[i].name);
         if (i && *text++ != ' ')
             return false;
-        if (strncmp(text, constants[i].name, length) || text[length] != '=')
+        if (strncmp(text, constants[i].name, length) != 0 || text[length] != '=')
             return false;
         text += length + 1;
         char *end;

@@ -112,7 +112,7 @@ vt_attn_kernel vt_attn_fastest_sparse(const double ms[VT_ATTN_KERNELS])
 static int forced(vt_attn_choice *out, const char *name, vt_status *st)
 {
     out->kernel = vt_attn_fastest_sparse(out->ms);
-    if (strcmp(name, "sparse") && !kernel_by_name(name, &out->kernel))
+    if (strcmp(name, "sparse") != 0 && !kernel_by_name(name, &out->kernel))
         return vt_fail(st, VT_USAGE, "kernel \"%s\" is unknown (expected " VT_ATTN_KERNEL_NAMES ")",
                        name);
     snprintf(out->reason, sizeof out->reason, "kernel %s was asked for", name);

@@ -68,7 +68,7 @@ static void find_path(vt_tuned *t, const char *of)
 static void make_folders(const vt_tuned *t)
 {
     char folder[sizeof t->path];
-    strcpy(folder, t->path);
+    memcpy(folder, t->path, sizeof folder);
     *strrchr(folder, '/') = 0;
     char *ours = strrchr(folder, '/');
     *ours = 0;

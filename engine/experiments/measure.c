@@ -56,11 +56,11 @@ char *vte_text_end(FILE *f, char **text)
 int vte_next_range(const char **list, int *first, int *last)
 {
     int used;
-    if (sscanf(*list, "%d%n", first, &used) != 1)
+    if (sscanf(*list, "%9d%n", first, &used) != 1)
         return 0;
     *list += used;
     *last = *first;
-    if (**list == '-' && sscanf(*list + 1, "%d%n", last, &used) == 1)
+    if (**list == '-' && sscanf(*list + 1, "%9d%n", last, &used) == 1)
         *list += used + 1;
     *list += **list == ',';
     return 1;

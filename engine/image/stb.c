@@ -182,6 +182,7 @@ static void encode(heap *memory, png_copy *copy, const uint8_t *rgb, int width, 
     current = memory;
     if (setjmp(leave) == 0)
         stbi_write_png_to_func(keep, copy, width, height, 3, rgb, 0);
+    memory->leave = NULL;
 }
 
 uint8_t *stb_png(size_t *size, const uint8_t *rgb, int width, int height, vt_status *st)

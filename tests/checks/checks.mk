@@ -30,3 +30,23 @@ test-valgrind: $(VALGRIND_BIN)
 $(B)/tests/checks/canary: $(OBJ)/tests/checks/canary.o
 	@mkdir -p $(@D)
 	$(call say,LD,$@)$(CC) $(LDFLAGS) -o $@ $^
+
+# ---- long use: a million pictures, ten thousand models; a short form of it is a test ----
+IMAGES ?= 1000000
+LOADS  ?= 10000
+.PHONY: soak
+soak: $(B)/tests/soak
+	$(B)/tests/soak --images $(IMAGES) --loads $(LOADS)
+
+# ---- static analysis of every file: gcc -fanalyzer, then clang-tidy (.clang-tidy says what) ----
+.PHONY: analyze
+ANALYSED := $(filter-out weights_tools/timm_archs.c weights_tools/imagenet_labels.c,$(SRC) $(CLI_SRC) $(ISA_SRC))
+ANALYSIS = -std=c11 -O1 -fopenmp $(WARNINGS) $(filter-out -MMD -MP,$(CPPFLAGS)) \
+           $(if $(filter kernels/cpu/isa_%,$<),-DVT_ISA=$(word 2,$(ISAS) generic) $(ISA_FLAGS_$(word 2,$(ISAS)))) \
+           $(if $(filter kernels/status.c engine/experiments/measure.c,$<),,-include tests/checks/analysis.h)
+analyze: $(ANALYSED:%.c=$(B)/analysis/%.ok)
+$(B)/analysis/%.ok: %.c .clang-tidy tests/checks/analysis.h $(shell git ls-files '*.h')
+	@mkdir -p $(@D)
+	$(call say,ANALYSE,$<)gcc -fanalyzer -Werror $(ANALYSIS) -c -o /dev/null $< && \
+	  clang-tidy --quiet $< -- $(ANALYSIS) -Wno-unknown-warning-option 2>/dev/null
+	@touch $@
