@@ -369,7 +369,7 @@ void vt_plans_free(vt_plans *p)
         }
         vt_free(p->plan[i].group);
     }
-    for (int i = 0; i < p->groups; i++) {
+    for (int i = 0; p->group && i < p->groups; i++) {
         vt_free(p->group[i].heads);
         vt_free(p->group[i].mask_text);
     }

@@ -216,7 +216,7 @@ static void solve(double a[CONSTANTS][CONSTANTS], const double *b, double *d, in
 /* From x one step to `next`, no constant by more than a factor of e. */
 static void step(const fit *f, const double *x, double damping, double *next, vt_attn_costs *costs)
 {
-    double a[CONSTANTS][CONSTANTS], b[CONSTANTS], d[CONSTANTS];
+    double a[CONSTANTS][CONSTANTS] = {{0}}, b[CONSTANTS] = {0}, d[CONSTANTS] = {0};
     differentiate(f, x, costs);
     normal(f, x, a, b);
     for (int j = 0; j < f->free; j++)

@@ -100,7 +100,7 @@ static void tokens(vit_walk *w)
                  host ? host + (size_t)(c->class_token + c->dist_token) * d : NULL);
     if (c->pos_embed) {
         const st_tensor *t = vit_find(w, VIT_SHAPE(1, covered, d), "pos_embed");
-        if (w->loading && t && !w->failed)
+        if (host && t && !w->failed)
             position(w, t, host);
         w->bytes += (size_t)patches * d * 4;
     }
@@ -330,7 +330,7 @@ static void read_branch_norms(vit_walk *w, int layer, const char *branches)
 static void walk_attention(vit_walk *w, int layer, vit_block *b)
 {
     const vit_config *c = w->cfg;
-    qkv_tensors qkv[BRANCHES];
+    qkv_tensors qkv[BRANCHES] = {{0}};
     vit_part proj[BRANCHES];
     int head = c->width / c->heads;
     names n = names_of(c, layer, 0);

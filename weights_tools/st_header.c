@@ -336,7 +336,7 @@ static int take_object(parser *p, member_fn *member, void *user)
     if (take(p, '}'))
         return 0;
     do {
-        string key;
+        string key = {0};
         if (take_string(p, &key))
             return -1;
         if (!take(p, ':'))

@@ -294,7 +294,7 @@ static uint8_t *inflate_rows(const png_header *h, const uint8_t *bytes, const ch
     uint8_t *zlib = gather(h, bytes, st);
     uint8_t *rows = zlib ? vt_alloc(raw + SLACK, 1, "PNG rows", st) : NULL;
     int n = rows ? stb_inflate(rows, (int)(raw + SLACK), zlib, (int)h->idat_bytes) : 0;
-    bool good = n >= 0 && (size_t)n >= raw &&
+    bool good = rows && n >= 0 && (size_t)n >= raw &&
                 big32(zlib + h->idat_bytes - 4) == adler32_of(rows, (size_t)n);
     vt_free(zlib);
     if (rows && !good) {

@@ -24,7 +24,7 @@ for page in README.md samples/README.md; do
     commands_of $page >"$tmp/commands"
     [ -s "$tmp/commands" ] || fail "$page shows no command"
     while IFS= read -r command <&3; do
-        (cd "$tmp/root" && timeout 300 sh -c "$command") >"$tmp/out" 2>"$tmp/err" </dev/null
+        (cd "$tmp/root" && timeout $((5 * patience)) sh -c "$command") >"$tmp/out" 2>"$tmp/err" </dev/null
         status=$?
         if [ "$status" -eq 2 ] && grep -q '^vitrun: unknown command' "$tmp/err"; then
             echo "SKIP $page: not yet there: $command"
