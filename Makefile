@@ -274,6 +274,7 @@ $(OBJ)/tests/fuzz/target_images_stb.o: $(OBJ)/tests/fuzz/target_images.o
 $(OBJ)/engine/image/stb.stb.o: CFLAGS += -fwrapv
 $(OBJ)/%.stb.o: %.c $(OBJ)/flags
 	$(call say,CC,$<)$(CC) $(CPPFLAGS) -UVT_LIBJPEG -DVT_LIBJPEG=0 $(CFLAGS) -c -o $@ $<
+
 setup:
 	tests/setup.sh
 
@@ -293,6 +294,6 @@ clean:
 	rm -rf build
 
 include engine/install/install.mk
-
 include tests/checks/checks.mk
+
 -include $(shell find $(OBJ) -name '*.d' 2>/dev/null)

@@ -330,7 +330,7 @@ static void read_branch_norms(vit_walk *w, int layer, const char *branches)
 static void walk_attention(vit_walk *w, int layer, vit_block *b)
 {
     const vit_config *c = w->cfg;
-    qkv_tensors qkv[BRANCHES] = {{0}};
+    qkv_tensors qkv[BRANCHES] = {0};
     vit_part proj[BRANCHES];
     int head = c->width / c->heads;
     names n = names_of(c, layer, 0);
