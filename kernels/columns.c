@@ -460,15 +460,14 @@ static void add_up(const draft *d, vt_columns_count *out)
         int prefix = p ? 0 : from->list.prefix_halves / d->sweep.halves;
         out->groups += from->groups;
         out->merged += p ? from->groups : 0;
-        int64_t longest = 0;
         for (int g = 0; g < from->groups; g++) {
             int64_t tiles = tiles_of(from->count[g]);
+            int64_t *most = g < prefix ? &out->prefix : &out->longest[p];
             out->tiles += tiles;
             out->columns += from->count[g].columns;
             out->blocks += from->count[g].blocks;
-            longest = g >= prefix && tiles > longest ? tiles : longest;
+            *most = tiles > *most ? tiles : *most;
         }
-        out->longest += longest;
     }
     if (d->sweep.guests)
         out->spared = tiles_of(d->pass[0].count[0]) - tiles_of(d->pass[d->passes].count[0]);

@@ -56,12 +56,12 @@ typedef struct {
 
 /* What a layout of a shape would have, for the cost model. */
 typedef struct {
-    int64_t groups, tiles, columns; /* of all passes */
-    int64_t blocks;                 /* of 64 x 64, that are not empty */
-    int64_t longest;                /* tiles of each pass's longest group that is no prefix group,
-                                       summed over passes */
-    int64_t merged;                 /* groups of passes after the first */
-    int64_t spared;                 /* tiles fewer where prefix queries are guests */
+    int64_t groups, tiles, columns;    /* of all passes */
+    int64_t blocks;                    /* of 64 x 64, that are not empty */
+    int64_t longest[VT_COLUMN_PASSES]; /* tiles of a pass's longest group, but for prefix groups */
+    int64_t prefix;                    /* tiles of the longest prefix group */
+    int64_t merged;                    /* groups of passes after the first */
+    int64_t spared;                    /* tiles fewer, of it, where prefix queries are guests */
     int passes;
 } vt_columns_count;
 

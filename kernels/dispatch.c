@@ -32,20 +32,33 @@ bool vt_attn_known_kernel(const char *name)
     return !strcmp(name, "sparse") || kernel_by_name(name, &k);
 }
 
+/* Tiles that are passed one after the other, at least. The prefix group is shared out over items of
+ * twice the groups' average, or SHORT tiles. */
+static double longest_chain(const vt_columns_count *n, double spared)
+{
+    enum { SHORT = 8 };
+    double prefix = (double)n->prefix - spared;
+    double most = fmax(SHORT, floor(2 * (double)n->tiles / (double)n->groups));
+    double chain = fmax((double)n->longest[0], ceil(prefix / ceil(fmax(prefix, 1) / most)));
+    for (int p = 1; p < n->passes; p++)
+        chain += (double)n->longest[p];
+    return chain;
+}
+
 /* Of a shape that was counted. */
 static double columns_ns(const vt_attn_costs *c, int shape, const vt_attn_work *w)
 {
     const vt_columns_count *n = &w->columns[shape];
     int wide = vt_columns_shapes[shape].rows > 64;
     double heads = (double)w->images * w->heads, groups = (double)n->groups;
-    double spared = c->columns_guests * (double)n->spared;
+    double spared = c->columns_guests * (double)n->spared, chain = longest_chain(n, spared);
     double tiles = (double)n->tiles - spared, blocks = (double)n->blocks - spared;
     double visits = c->columns_tile[wide] * tiles + c->columns_block[wide] * blocks;
-    double all = c->columns_group[wide] * groups + visits + c->columns_merge * (double)n->merged;
-    double chain = (double)n->longest; /* tiles, one after the other */
-    double alone = c->columns_start + c->columns_pass * (n->passes - 1) + c->columns_step * chain;
+    double all = c->columns_group[wide] * groups + visits;
     double item = c->columns_group[wide] + visits / fmax(tiles, 1) * chain / n->passes;
     double late = c->columns_late * fmin(heads * groups, c->columns_blocks[wide]) * item;
+    double alone = c->columns_start + c->columns_pass * (n->passes - 1) + c->columns_step * chain;
+    all += c->columns_merge[wide] * (double)n->merged;
     return (all * heads + alone + late) * (w->head_dim + c->soft) / (64 + c->soft);
 }
 

@@ -15,9 +15,9 @@
  *   dense  is at least walk N for each turn of walk_blocks blocks of walk_rows queries
  *   rows   at least longest row_max, because one warp has the longest row
  *   columns   + columns_start, columns_pass for each pass after the first, columns_step for each tile
- *          of the longest group of each pass: what is there even if there is but one item; and
- *          columns_late of the time that the longest group takes while all of the device, or all items,
- *          are busy: blocks do not end together
+ *          of the longest item of each pass: what is there even if there is but one item; and
+ *          columns_late of the time that such an item takes while all of the device, or all items, are
+ *          busy: blocks do not end together
  * columns' terms are for heads of 64, and times (d + soft) / (64 + soft) for others. `reference` is
  * never chosen by itself.
  */
@@ -31,8 +31,8 @@ typedef struct vt_attn_costs { /* of one device, type, instruction set; see the 
     double widen, pair, pair_soft, row;
     double reference; /* per pair and head_dim */
     double launch, longest, walk;
-    double columns_group[2], columns_tile[2], columns_block[2], columns_merge; /* [2]: of 64, of 128
-                                                                                  queries */
+    double columns_group[2], columns_tile[2], columns_block[2], columns_merge[2]; /* of 64, of 128
+                                                                                     queries */
     double columns_start, columns_pass, columns_step, columns_late;
     /* Facts about the kernels, not to be fitted: */
     double walk_rows, walk_blocks; /* queries of a block of the dense kernel, blocks at a time */

@@ -260,6 +260,21 @@ static void a_cross_is_cut_into_rows_and_columns(void **state)
     vt_mask_free(&t->mask);
 }
 
+/* Of each pass's groups, and of prefix groups, the most tiles. */
+static void check_longest(const vt_columns_count *count, const vt_columns *l, int prefix)
+{
+    int64_t longest[VT_COLUMN_PASSES] = {0}, of_prefix = 0;
+    for (int p = 0; p < l->passes; p++)
+        for (int g = l->pass[p]; g < l->pass[p + 1]; g++) {
+            int64_t tiles = l->start[g + 1] - l->start[g];
+            bool is_prefix = p == 0 && l->query[(size_t)g * (size_t)l->shape.rows] < prefix;
+            int64_t *most = is_prefix ? &of_prefix : &longest[p];
+            *most = tiles > *most ? tiles : *most;
+        }
+    assert_int_equal(count->prefix, of_prefix);
+    assert_memory_equal(count->longest, longest, sizeof longest);
+}
+
 static void counts_are_those_of_the_layout(void **state)
 {
     (void)state;
@@ -290,6 +305,7 @@ static void counts_are_those_of_the_layout(void **state)
                     else
                         assert_int_equal(count[i].spared, 0);
                     assert_int_equal(count[i].blocks, blocks);
+                    check_longest(&count[i], l, t->mask.prefix);
                 } else {
                     assert_true(l->shape.axial);
                 }

@@ -36,7 +36,7 @@ static const vt_attn_costs gpu = {.tile = 0.002,
                                   .columns_group = {8, 14},
                                   .columns_tile = {1, 1.5},
                                   .columns_block = {2.6, 2.2},
-                                  .columns_merge = 16,
+                                  .columns_merge = {16, 30},
                                   .columns_start = 4000,
                                   .columns_pass = 2000,
                                   .columns_step = 400,
@@ -65,7 +65,9 @@ static vt_attn_work work_of(int tokens, int head_dim, int images, double density
         c->tiles = c->groups * (1 + (int64_t)(fmin(1, 4 * density) * tokens / 64));
         c->blocks = c->tiles * (s % 2 + 1) - s % 2 * (c->tiles / (t % 3 + 2));
         c->spared = tokens / 64 / 2;
-        c->longest = c->tiles / c->groups + s / 2;
+        c->prefix = 2 + tokens / 64 / 2;
+        for (int p = 0; p < c->passes; p++)
+            c->longest[p] = c->tiles / c->groups + p;
     }
     return w;
 }

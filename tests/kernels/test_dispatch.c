@@ -143,7 +143,7 @@ static vt_attn_choice choose_columns(vt_attn_wish wish, vt_attn_work w)
                                .columns_group = {1000, 1500},
                                .columns_tile = {100, 150},
                                .columns_block = {10, 15},
-                               .columns_merge = 200,
+                               .columns_merge = {200, 300},
                                .columns_start = 7000,
                                .columns_pass = 3000,
                                .columns_step = 500,
@@ -170,12 +170,17 @@ static void columns_cost_groups_tiles_passes_and_what_ends_last(void **state)
     vt_attn_work w = work(100, 0);
     w.heads = 10;
     w.head_dim = 64;
-    w.columns[0] = (vt_columns_count){
-        .groups = 2, .tiles = 30, .blocks = 30, .spared = 10, .longest = 3, .passes = 1};
+    w.columns[0] = (vt_columns_count){.groups = 2,
+                                      .tiles = 30,
+                                      .blocks = 30,
+                                      .spared = 10,
+                                      .prefix = 12,
+                                      .longest = {3},
+                                      .passes = 1};
     w.columns[1] =
-        (vt_columns_count){.groups = 1, .tiles = 10, .blocks = 16, .longest = 4, .passes = 1};
+        (vt_columns_count){.groups = 1, .tiles = 10, .blocks = 16, .longest = {4}, .passes = 1};
     w.columns[2] = (vt_columns_count){
-        .groups = 4, .tiles = 5, .blocks = 5, .merged = 3, .longest = 2, .passes = 2};
+        .groups = 4, .tiles = 5, .blocks = 5, .merged = 3, .longest = {1, 1}, .passes = 2};
     vt_attn_choice c = choose_columns(automatic, w);
     /* 20 of 100 items, the longest of which is a group and 3 tiles */
     assert_true(is_near(c.ms[VT_ATTN_COLUMNS64],
