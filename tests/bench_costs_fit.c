@@ -1,9 +1,9 @@
 /* Fits the cost model's constants (kernels/costs.h) to what tests/bench_attn.py has measured, and says
  * what `auto` would choose by them. Not a test: it makes the constants that are built in.
  *
- *   build/tests/bench_costs_fit attn.csv [dtype=TYPE] [head_dim=SIZE] [hold=N] [NAME=VALUE ...]
+ *   build/tests/bench_costs_fit attn.csv [dtype=TYPE] [head_dim=SIZE,...] [hold=N] [NAME=VALUE ...]
  *
- * Reads the rows of one type and head size (fp16 and 64 unless given). The fit begins at the
+ * Reads the rows of one type and of some head sizes (fp16 and 64 unless given). The fit begins at the
  * NAME=VALUE, a constant that is not given is no part of the formulas; after it constants are moved
  * a little where that makes choices better. hold=N: every Nth cell takes no part in it, and shows
  * what the constants are worth where they were not fitted. Prints the constants, each cell where the
@@ -28,7 +28,8 @@ typedef struct {
 } row;
 
 static const char *dtype = "fp16";
-static int head_dim = 64, hold; /* every such cell is held out; 0: none */
+static const char *head_dims = "64"; /* "32,128" */
+static int hold;                     /* every such cell is held out; 0: none */
 
 static row rows[MOST];
 static vt_attn_sample samples[MOST];
@@ -55,6 +56,15 @@ static char *next_field(char **line)
     return begin;
 }
 
+static bool is_wanted(int head_dim)
+{
+    const char *at = head_dims;
+    for (char *end; *at; at = end + (*end == ','))
+        if (strtol(at, &end, 10) == head_dim || end == at)
+            return end != at;
+    return false;
+}
+
 static int read_rows(FILE *f)
 {
     static const char *const wanted[] = {"tokens", "batch", "name",  "mask",    "contender",
@@ -75,7 +85,7 @@ static int read_rows(FILE *f)
         for (int w = 0; w < WANTED; w++)
             if (at[w] < 0 || at[w] >= fields)
                 return -1;
-        if (n == 0 || strcmp(field[at[6]], dtype) || atoi(field[at[8]]) != head_dim)
+        if (n == 0 || strcmp(field[at[6]], dtype) || !is_wanted(atoi(field[at[8]])))
             continue;
         row *r = &rows[count++];
         r->tokens = atoi(field[at[0]]);
@@ -85,7 +95,7 @@ static int read_rows(FILE *f)
         snprintf(r->contender, sizeof r->contender, "%s", field[at[4]]);
         r->ms = atof(field[at[5]]);
         r->heads = atoi(field[at[7]]);
-        r->head_dim = head_dim;
+        r->head_dim = atoi(field[at[8]]);
     }
     return count;
 }
@@ -106,8 +116,7 @@ static vt_attn_work count(const row *r)
     const char *text = r->mask;
     vt_mask_shape shape = {
         .layers = 1, .heads = 1, .prefix = r->tokens - side * side, .grid_h = side, .grid_w = side};
-    vt_attn_work w = {
-        .heads = r->heads, .tokens = r->tokens, .head_dim = r->head_dim, .threads = 1};
+    vt_attn_work w = {.tokens = r->tokens, .threads = 1};
     vt_status st = {VT_OK, ""};
     vt_mask_stats stats;
     vt_masks *m = vt_masks_load(NULL, &text, 1, &shape, threads, &st);
@@ -138,6 +147,8 @@ static vt_attn_work work_of(const row *r)
     }
     vt_attn_work w = i < 256 ? known[i].work : count(r);
     w.images = r->batch;
+    w.heads = r->heads;
+    w.head_dim = r->head_dim;
     return w;
 }
 
@@ -146,7 +157,8 @@ static int make_samples(int count_of_rows)
     int n = 0, cell = 0, cells = 0;
     for (int i = 0; i < count_of_rows; i++) {
         const row *r = &rows[i], *c = &rows[cell];
-        if (r->tokens != c->tokens || r->batch != c->batch || strcmp(r->name, c->name)) {
+        if (r->tokens != c->tokens || r->batch != c->batch || strcmp(r->name, c->name) ||
+            r->head_dim != c->head_dim) {
             cell = i;
             cells++;
         }
@@ -201,10 +213,12 @@ static judgement judge_choices(const vt_attn_costs *costs, int n, bool held, boo
         double density = (double)best->work.nnz / best->work.tokens / best->work.tokens;
         const row *r = &rows[cell_of[i]];
         if (each && off > 1.03)
-            printf("%5d b%-2d %-22s %5.1f %%: %-10s %8.4f ms, %-10s %8.4f ms, %.2f x; dense %.4f "
+            printf("%5d b%-2d d%-3d %-22s %5.1f %%: %-10s %8.4f ms, %-10s %8.4f ms, %.2f x; dense "
+                   "%.4f "
                    "ms\n",
-                   r->tokens, r->batch, r->name, 100 * density, vt_attn_kernel_name(taken->kernel),
-                   taken->ms, vt_attn_kernel_name(best->kernel), best->ms, off, dense->ms);
+                   r->tokens, r->batch, r->head_dim, r->name, 100 * density,
+                   vt_attn_kernel_name(taken->kernel), taken->ms, vt_attn_kernel_name(best->kernel),
+                   best->ms, off, dense->ms);
         sum.mean += log(off);
         sum.worst = fmax(sum.worst, off);
         sum.loss = fmax(sum.loss, loss);
@@ -285,7 +299,7 @@ static bool read_filter(const char *text)
     if (!strncmp(text, "dtype=", 6))
         dtype = text + 6;
     else if (!strncmp(text, "head_dim=", 9))
-        head_dim = atoi(text + 9);
+        head_dims = text + 9;
     else if (!strncmp(text, "hold=", 5))
         hold = atoi(text + 5);
     else
