@@ -22,7 +22,21 @@ int vitrun_image_load(vitrun_image *image, const char *path, vitrun_error *err)
     vt_image i;
     if (vitrun_need(image, "image", err) || vitrun_need(path, "path", err))
         return -1;
-    if (vt_image_load(&i, path, &st))
+    if (vt_image_load(&i, path, 0, &st))
+        return vitrun_fail(err, &st);
+    *image = given(&i);
+    return 0;
+}
+
+int vitrun_image_load_for(const vitrun_model *model, vitrun_image *image, const char *path,
+                          vitrun_error *err)
+{
+    vt_status st = {0};
+    vt_image i;
+    if (vitrun_need(model, "model", err) || vitrun_need(image, "image", err) ||
+        vitrun_need(path, "path", err))
+        return -1;
+    if (vt_image_load(&i, path, model->picture_bytes, &st))
         return vitrun_fail(err, &st);
     *image = given(&i);
     return 0;
@@ -35,7 +49,7 @@ int vitrun_image_decode(vitrun_image *image, const void *bytes, size_t size, con
     vt_image i;
     if (vitrun_need(image, "image", err) || vitrun_need(bytes, "bytes", err))
         return -1;
-    if (vt_image_decode(&i, bytes, size, name ? name : "image", &st))
+    if (vt_image_decode(&i, bytes, size, name ? name : "image", 0, &st))
         return vitrun_fail(err, &st);
     *image = given(&i);
     return 0;

@@ -3,6 +3,7 @@
 #include "engine/session.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "weights_tools/timm_archs.h"
 
@@ -205,10 +206,27 @@ static int load(vitrun_model *m, const vitrun_options *o, const st_reader *r, vt
     return 0;
 }
 
-static int open_model(vitrun_model *m, const vitrun_options *o, vt_watch *watch, vt_status *st)
+/* Holds what is planned against max_memory. What that leaves is for reading pictures, by as many
+ * threads as a batch keeps busy; on a GPU it is another memory, of the same size. */
+static int keep_to_memory(vitrun_model *m, vt_status *st)
 {
     vitrun_memory memory;
     vitrun_error err;
+    if (!m->max_memory)
+        return 0;
+    if (vitrun_memory_plan(m, m->planned_images, &memory, &err))
+        return vt_fail(st, (vt_code)err.code, "%s", err.message);
+    if (vitrun_check_memory(m, memory.peak_bytes, st))
+        return -1;
+    bool on_cpu = strcmp(m->dev->ops->name, "cpu") == 0;
+    uint64_t left = m->max_memory - (on_cpu ? memory.peak_bytes : 0);
+    int readers = m->planned_images < m->dev->threads ? m->planned_images : m->dev->threads;
+    m->picture_bytes = left / (uint64_t)readers + 1;
+    return 0;
+}
+
+static int open_model(vitrun_model *m, const vitrun_options *o, vt_watch *watch, vt_status *st)
+{
     m->planned_images = o->batch ? o->batch : 1;
     m->max_memory = o->max_memory;
     if (!(m->dev = vitrun_device_open(o->device, o->dtype, o->threads, st)))
@@ -218,11 +236,7 @@ static int open_model(vitrun_model *m, const vitrun_options *o, vt_watch *watch,
         return -1;
     int failed = load(m, o, r, watch, st);
     st_close(r);
-    if (failed || warn(m, st) || describe(m, st))
-        return -1;
-    if (m->max_memory && vitrun_memory_plan(m, m->planned_images, &memory, &err))
-        return vt_fail(st, (vt_code)err.code, "%s", err.message);
-    return m->max_memory ? vitrun_check_memory(m, memory.peak_bytes, st) : 0;
+    return failed || warn(m, st) || describe(m, st) || keep_to_memory(m, st) ? -1 : 0;
 }
 
 /* A shallow copy of what the models share; masks, plans and facts are the variant's own. */
@@ -236,6 +250,7 @@ static int open_variant(vitrun_model *m, const vitrun_options *o, vt_watch *watc
     m->vit = base->vit;
     m->planned_images = o->batch ? o->batch : base->planned_images;
     m->max_memory = o->max_memory;
+    m->picture_bytes = base->picture_bytes;
     if (vitrun_want_intermediates(m, o, st) || load_masks(m, o, st) || plan(m, o, watch, st))
         return -1;
     add_biases(m);

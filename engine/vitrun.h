@@ -265,6 +265,11 @@ typedef struct {
 VITRUN_API int vitrun_image_load(vitrun_image *image, const char *path, vitrun_error *err);
 VITRUN_API int vitrun_image_decode(vitrun_image *image, const void *bytes, size_t size,
                                    const char *name, vitrun_error *err);
+/* As vitrun_image_load, for this model: under its max_memory the picture must also fit into what that
+ * leaves beside a context of the planned batch, shared by as many readers as there are threads; else
+ * it is refused (VITRUN_MACHINE) before it takes memory. */
+VITRUN_API int vitrun_image_load_for(const vitrun_model *model, vitrun_image *image,
+                                     const char *path, vitrun_error *err);
 VITRUN_API void vitrun_image_free(vitrun_image *image);
 /* rgb [height, width, 3]. */
 VITRUN_API int vitrun_png_write(const char *path, const uint8_t *rgb, int width, int height,

@@ -82,7 +82,8 @@ const cli_option cli_option_table[] = {
      "images a forward pass, one or several sizes (default: 1 for\n"
      "bench, 1,8,32 for info)"},
     {NULL, "max-memory", "SIZE", OPT_BYTES, FIELD(max_memory), 1, 0, NULL, RUNS_MODEL,
-     "refuse, before allocating, to hold more: bytes, or 512M, 2G ...\n"
+     "refuse, before allocating, to hold more, pictures that are read\n"
+     "included: bytes, or 512M, 2G ...\n"
      "(K, M, G and T are powers of 1024)"},
 
     {"Data", "data", "DIR|CSV", OPT_TEXT, FIELD(data), 0, 0, NULL,

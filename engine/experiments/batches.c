@@ -89,7 +89,7 @@ static float *input_row(const runner *r, const lane *l, int row)
 int vte_image_read(const vitrun_model *model, const char *path, float *input, vitrun_error *err)
 {
     vitrun_image image = {0};
-    if (vitrun_image_load(&image, path, err) != 0)
+    if (vitrun_image_load_for(model, &image, path, err) != 0)
         return -1;
     int bad = vitrun_preprocess(model, &image, input, err);
     vitrun_image_free(&image);

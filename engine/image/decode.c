@@ -27,6 +27,15 @@ int image_fail_at(vt_status *st, vt_code code, const char *name, const char *fmt
     return vt_fail(st, code, "%s: %s", name, text);
 }
 
+int image_check_memory(const char *name, uint64_t needed, uint64_t max_bytes, vt_status *st)
+{
+    if (max_bytes == 0 || needed <= max_bytes)
+        return 0;
+    return image_fail_at(st, VT_MACHINE, name,
+                         "picture takes more memory than is left (%.4g MiB needed, %.4g MiB left)",
+                         (double)needed / 1048576, (double)max_bytes / 1048576);
+}
+
 int image_alloc(vt_image *out, int width, int height, vt_status *st)
 {
     out->rgb = NULL;
@@ -137,7 +146,7 @@ static int check_format(const uint8_t *bytes, size_t size, const char *name, vt_
 }
 
 int vt_image_decode(vt_image *out, const uint8_t *bytes, size_t size, const char *name,
-                    vt_status *st)
+                    uint64_t max_bytes, vt_status *st)
 {
     *out = (vt_image){0};
     if (check_format(bytes, size, name, st) != 0)
@@ -146,8 +155,8 @@ int vt_image_decode(vt_image *out, const uint8_t *bytes, size_t size, const char
         return image_fail(st, name, "file of %zu bytes is too large for a picture (at most %zu)",
                           size, max_file);
     if (png_signature(bytes, size))
-        return png_decode(out, bytes, size, name, st);
-    return jpeg_decode(out, bytes, size, name, st);
+        return png_decode(out, bytes, size, name, max_bytes, st);
+    return jpeg_decode(out, bytes, size, name, max_bytes, st);
 }
 
 /* ---- files ---- */
@@ -204,7 +213,7 @@ static int read_all(buffer *b, int fd, size_t expected, const char *name, vt_sta
     return ended < 0 ? -1 : 0;
 }
 
-static int load_fd(vt_image *out, int fd, const char *name, vt_status *st)
+static int load_fd(vt_image *out, int fd, const char *name, uint64_t max_bytes, vt_status *st)
 {
     struct stat info;
     if (fstat(fd, &info) != 0)
@@ -212,10 +221,12 @@ static int load_fd(vt_image *out, int fd, const char *name, vt_status *st)
     if (S_ISDIR(info.st_mode))
         return image_fail(st, name, "is a folder; expected a PNG or JPEG file");
     size_t expected = S_ISREG(info.st_mode) && info.st_size > 0 ? (size_t)info.st_size : 0;
+    if (image_check_memory(name, expected, max_bytes, st) != 0)
+        return -1;
     buffer b = {0};
     int rc = read_all(&b, fd, expected, name, st);
     if (rc == 0)
-        rc = vt_image_decode(out, b.bytes, b.size, name, st);
+        rc = vt_image_decode(out, b.bytes, b.size, name, max_bytes, st);
     vt_free(b.bytes);
     return rc;
 }
@@ -231,18 +242,18 @@ static int check_file(int fd, const char *path, vt_status *st)
     return image_fail(st, path, "not a regular file; use - for a stream");
 }
 
-int vt_image_load(vt_image *out, const char *path, vt_status *st)
+int vt_image_load(vt_image *out, const char *path, uint64_t max_bytes, vt_status *st)
 {
     *out = (vt_image){0};
     if (strcmp(path, "-") == 0)
-        return load_fd(out, STDIN_FILENO, "standard input", st);
+        return load_fd(out, STDIN_FILENO, "standard input", max_bytes, st);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* does not wait for a FIFO's writer */
     if (fd < 0)
         return image_fail_at(st, vt_machine_fault(errno) ? VT_MACHINE : VT_INPUT, path,
                              "cannot open: %s", strerror(errno));
     int rc = check_file(fd, path, st);
     if (rc == 0)
-        rc = load_fd(out, fd, path, st);
+        rc = load_fd(out, fd, path, max_bytes, st);
     close(fd);
     return rc;
 }

@@ -19,10 +19,13 @@ typedef struct {
 
 enum { VT_MAX_PIXELS = 178956970 }; /* twice Pillow's MAX_IMAGE_PIXELS: it refuses above this */
 
-/* `name` is for messages. The content decides the format. Other formats are refused by name. */
+/* `name` is for messages. The content decides the format. Other formats are refused by name. A picture
+ * that takes more than max_bytes of memory to decode, its pixels and its file included, is refused
+ * (VT_MACHINE) before it takes any; 0: no limit. */
 int vt_image_decode(vt_image *out, const uint8_t *bytes, size_t size, const char *name,
-                    vt_status *st);
-int vt_image_load(vt_image *out, const char *path, vt_status *st); /* "-": standard input */
+                    uint64_t max_bytes, vt_status *st);
+/* "-": standard input. */
+int vt_image_load(vt_image *out, const char *path, uint64_t max_bytes, vt_status *st);
 void vt_image_free(vt_image *image);
 
 /* The JPEG decoder of this build: "libjpeg-turbo VERSION" (then pixels are Pillow's, exactly) or

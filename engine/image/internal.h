@@ -9,12 +9,16 @@
 int image_fail_at(vt_status *st, vt_code code, const char *name, const char *fmt, ...)
     VT_PRINTF(4, 5);
 
+/* Fails (VT_MACHINE) where `needed` bytes are more than max_bytes, if that is not 0. */
+int image_check_memory(const char *name, uint64_t needed, uint64_t max_bytes, vt_status *st);
+
 /* Allocates out->rgb for width x height pixels; more than VT_MAX_PIXELS is refused. */
 int image_alloc(vt_image *out, int width, int height, vt_status *st);
 
 /* ---- PNG (png.c): checks the whole file's structure, then decodes ---- */
 bool png_signature(const uint8_t *bytes, size_t size);
-int png_decode(vt_image *out, const uint8_t *bytes, size_t size, const char *name, vt_status *st);
+int png_decode(vt_image *out, const uint8_t *bytes, size_t size, const char *name,
+               uint64_t max_bytes, vt_status *st);
 
 /* ---- JPEG (jpeg_scan.c, jpeg.c) ---- */
 typedef struct {
@@ -27,7 +31,8 @@ typedef struct {
 bool jpeg_signature(const uint8_t *bytes, size_t size);
 /* Walks all markers to the end of the image; what the decoder need not cope with is refused. */
 int jpeg_scan(jpeg_header *out, const uint8_t *bytes, size_t size, const char *name, vt_status *st);
-int jpeg_decode(vt_image *out, const uint8_t *bytes, size_t size, const char *name, vt_status *st);
+int jpeg_decode(vt_image *out, const uint8_t *bytes, size_t size, const char *name,
+                uint64_t max_bytes, vt_status *st);
 
 /* ---- stb (stb.c) ---- */
 /* Inflates a zlib stream into out[0..room); the number of bytes written, or -1 if it is broken,

@@ -149,10 +149,21 @@ const char *vt_image_jpeg_decoder(void)
 
 #endif
 
-int jpeg_decode(vt_image *out, const uint8_t *bytes, size_t size, const char *name, vt_status *st)
+/* Bytes that decoding holds, at most: the file, the pixels, the samples of whole blocks of up to
+ * 4 x 4, in a progressive file their coefficients too, and some buffers. */
+static uint64_t memory_needed(const jpeg_header *h, size_t size)
+{
+    uint64_t plane = ((uint64_t)h->width + 31) * ((uint64_t)h->height + 31);
+    return size + 3 * (uint64_t)h->width * (uint64_t)h->height +
+           plane * (uint64_t)h->components * (h->progressive ? 3 : 1) + ((uint64_t)1 << 20);
+}
+
+int jpeg_decode(vt_image *out, const uint8_t *bytes, size_t size, const char *name,
+                uint64_t max_bytes, vt_status *st)
 {
     jpeg_header h;
-    if (jpeg_scan(&h, bytes, size, name, st) != 0)
+    if (jpeg_scan(&h, bytes, size, name, st) != 0 ||
+        image_check_memory(name, memory_needed(&h, size), max_bytes, st) != 0)
         return -1;
     if (image_alloc(out, h.width, h.height, st) != 0)
         return -1;

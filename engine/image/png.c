@@ -410,10 +410,19 @@ static int rows_to_rgb(uint8_t *rgb, const png_header *h, uint8_t *rows, const c
     return 0;
 }
 
-int png_decode(vt_image *out, const uint8_t *bytes, size_t size, const char *name, vt_status *st)
+/* Bytes that decoding holds: the file, its zlib stream, the filtered rows, the pixels. */
+static uint64_t memory_needed(const png_header *h, size_t size)
+{
+    return (uint64_t)size + h->idat_bytes + raw_bytes(h) + SLACK +
+           3 * (uint64_t)h->width * (uint64_t)h->height;
+}
+
+int png_decode(vt_image *out, const uint8_t *bytes, size_t size, const char *name,
+               uint64_t max_bytes, vt_status *st)
 {
     png_header h = {0};
-    if (scan(&h, bytes, size, name, st) != 0)
+    if (scan(&h, bytes, size, name, st) != 0 ||
+        image_check_memory(name, memory_needed(&h, size), max_bytes, st) != 0)
         return -1;
     uint8_t *rows = inflate_rows(&h, bytes, name, st);
     if (!rows)

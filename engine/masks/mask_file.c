@@ -409,7 +409,7 @@ static int load_npy(const char *path, int fd, const vt_file_id *id, const wanted
 static int load_png(const char *path, const wanted *w, vt_mask_matrix *out, vt_status *st)
 {
     vt_image image = {0};
-    if (vt_image_load(&image, path, st) < 0)
+    if (vt_image_load(&image, path, 0, st) < 0)
         return -1;
     source s = {.path = path, .rank = 2, .shape = {(uint64_t)image.height, (uint64_t)image.width}};
     int rc = check_shape(&s, w, out, st);

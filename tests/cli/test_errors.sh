@@ -77,6 +77,18 @@ holds 'd["results"][0]["top"] == d["results"][2]["top"]'
 ok "a bad image among others is reported and the rest still run"
 
 refuses 1 'memory' --weights "$vit" --max-memory 1K "$image"
+python3 - "$tmp/large.png" <<'PY'
+import struct, sys, zlib
+
+def chunk(kind, data):
+    return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+
+open(sys.argv[1], 'wb').write( # 108 MB as RGB
+    b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', 6000, 6000, 1, 0, 0, 0, 0)) +
+    chunk(b'IDAT', zlib.compress(bytes(6000 * 751))) + chunk(b'IEND', b''))
+PY
+refuses 1 'large.png: picture takes more memory than is left' --weights "$vit" --max-memory 64M "$tmp/large.png"
+succeeds --weights "$vit" --max-memory 1G "$tmp/large.png" "$image"
 refuses 1 'memory' bench --weights "$vit" --max-memory 50K --batch 4000
 refuses 1 'cuda' --weights "$vit" --device cuda:999 "$image"
 refuses 1 'cuda' bench --attention 2x65x16 --device cuda:999

@@ -27,7 +27,7 @@ void fuzz_one(const uint8_t *data, size_t size)
 {
     vt_image image;
     vt_status st = {0};
-    if (vt_image_decode(&image, data, size, "picture", &st) == 0) {
+    if (vt_image_decode(&image, data, size, "picture", 0, &st) == 0) {
         size_t n = (size_t)image.width * (size_t)image.height * 3;
         fuzz_require(n > 0 && n / 3 <= VT_MAX_PIXELS, "a picture of no or too many pixels");
         unsigned sum = 0;

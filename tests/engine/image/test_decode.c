@@ -33,7 +33,7 @@ static int decode(vt_image *out, const uint8_t *bytes, size_t size, vt_status *s
 {
     uint8_t *own = copy(bytes, size);
     memset(st, 0, sizeof *st);
-    int rc = vt_image_decode(out, own, size, "x", st);
+    int rc = vt_image_decode(out, own, size, "x", 0, st);
     free(own);
     if (rc == 0) {
         assert_int_equal(st->code, VT_OK);
@@ -102,6 +102,32 @@ static void broken_and_foreign_files_are_refused_with_a_reason(void **state)
             fail_msg("%s: \"%s\" does not say \"%s\"", p.name, st.text, (const char *)p.blob[1]);
     }
     assert_int_equal(cases, 134);
+    pack_close(&p);
+}
+
+/* A limit below what the pixels and the file take is kept before anything is allocated, one of some
+ * times the pixels is none. */
+static void memory_has_a_limit(void **state)
+{
+    (void)state;
+    golden_pack p;
+    pack_open(&p, "tests/golden/image_decode.pack");
+    while (pack_next(&p)) {
+        int w, h;
+        vt_image image;
+        vt_status st = {0};
+        assert_int_equal(sscanf(p.name, "%*s %*s %d %d", &w, &h), 2);
+        uint64_t least = 3 * (uint64_t)w * (uint64_t)h + p.length[0];
+        uint8_t *own = copy(p.blob[0], p.length[0]);
+        assert_int_equal(vt_image_decode(&image, own, p.length[0], "x", least, &st), -1);
+        assert_int_equal(st.code, VT_MACHINE);
+        assert_non_null(strstr(st.text, "x: picture takes more memory than is left"));
+        if (by_libjpeg() || !strstr(p.name, "cmyk_without_adobe"))
+            assert_int_equal(
+                vt_image_decode(&image, own, p.length[0], "x", 20 * least + (3 << 20), &st), 0);
+        vt_image_free(&image);
+        free(own);
+    }
     pack_close(&p);
 }
 
@@ -197,7 +223,7 @@ static void load_fails(const char *path, vt_code code, const char *text)
 {
     vt_image image;
     vt_status st = {0};
-    assert_int_equal(vt_image_load(&image, path, &st), -1);
+    assert_int_equal(vt_image_load(&image, path, 0, &st), -1);
     assert_int_equal(st.code, code);
     assert_null(image.rgb);
     if (!strstr(st.text, text))
@@ -251,7 +277,7 @@ static void a_written_png_reads_back(void **state)
     uint8_t *rgb;
     vt_image image;
     vt_status st = {0};
-    assert_int_equal(vt_image_load(&image, write_noise(path, &rgb), &st), 0);
+    assert_int_equal(vt_image_load(&image, write_noise(path, &rgb), 0, &st), 0);
     assert_int_equal(image.width, SIDE);
     assert_memory_equal(image.rgb, rgb, SIDE * SIDE * 3);
     vt_image_free(&image);
@@ -270,7 +296,7 @@ static void standard_input_is_read_to_its_end(void **state)
     FILE *pipe = popen(command, "r");
     int saved = dup(STDIN_FILENO);
     assert_true(pipe && saved >= 0 && dup2(fileno(pipe), STDIN_FILENO) == STDIN_FILENO);
-    int rc = vt_image_load(&image, "-", &st);
+    int rc = vt_image_load(&image, "-", 0, &st);
     dup2(saved, STDIN_FILENO);
     close(saved);
     pclose(pipe);
@@ -313,6 +339,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_pillow),
+        cmocka_unit_test(memory_has_a_limit),
         cmocka_unit_test(broken_and_foreign_files_are_refused_with_a_reason),
         cmocka_unit_test(every_truncation_is_refused),
         cmocka_unit_test(changed_bytes_do_no_harm),
