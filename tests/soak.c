@@ -249,9 +249,8 @@ static void part(soak *s, const char *name, long count, void (*one)(soak *, long
     bool is_warm = false;
     for (; done < count && vte_now_ms() < end && s->failed < 10; done++) {
         one(s, done);
-        if (!is_warm &&
-            (done >= warm || vte_now_ms() - begin > 100 * s->seconds * (s->seconds > 0))) {
-            is_warm = done >= warm || s->seconds > 0;
+        if (!is_warm && (done >= warm || vte_now_ms() > begin + (end - begin) / 10)) {
+            is_warm = true;
             first = look(s);
         }
         if (done % step == step - 1) {
