@@ -13,14 +13,14 @@ the CPU) is a dash; OpenVINO says itself which type it takes, and is a dash wher
 Needs torch, timm, onnx, onnxruntime, openvino.
 """
 import argparse
-import io
+import copy
 import os
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
+import warnings
 
 import onnxruntime
 import openvino
@@ -65,7 +65,7 @@ def of_openvino(model, x, dtype, folder, threads):
         onnx_file(model, x, folder), 'CPU',
         {'INFERENCE_NUM_THREADS': threads, 'NUM_STREAMS': 1, 'PERFORMANCE_HINT': 'LATENCY',
          'INFERENCE_PRECISION_HINT': wanted})
-    if compiled.get_property('INFERENCE_PRECISION_HINT').to_string() != wanted.replace('f32', 'f32'):
+    if compiled.get_property('INFERENCE_PRECISION_HINT').to_string() != wanted:
         return None
     request, array = compiled.create_infer_request(), x.numpy()
     return lambda: torch.from_numpy(request.infer({0: array})[0])
@@ -73,15 +73,10 @@ def of_openvino(model, x, dtype, folder, threads):
 
 def others(model, x, dtype, folder, args):
     """{name: a function that runs the forward once and returns the logits; None: not in this type}."""
-    fresh = lambda: timm.create_model(args.model, img_size=x.shape[-1]).eval()  # noqa: E731
-    def copy():
-        one = fresh()
-        one.load_state_dict(model.state_dict())
-        return one
-    return {'eager': of_torch(copy(), x, dtype, False),
-            'compile': of_torch(copy(), x, dtype, True) if args.compile else None,
-            'onnxruntime': of_onnxruntime(copy(), x, dtype, folder, args.threads),
-            'openvino': of_openvino(copy(), x, dtype, folder, args.threads)}
+    return {'eager': of_torch(copy.deepcopy(model), x, dtype, False),
+            'compile': of_torch(copy.deepcopy(model), x, dtype, True) if args.compile else None,
+            'onnxruntime': of_onnxruntime(copy.deepcopy(model), x, dtype, folder, args.threads),
+            'openvino': of_openvino(copy.deepcopy(model), x, dtype, folder, args.threads)}
 
 
 def difference(got, want):
@@ -131,6 +126,7 @@ def main():
     parser.add_argument('--no-compile', dest='compile', action='store_false', help='leave torch.compile out')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    warnings.filterwarnings('ignore')  # of tracing
     batches, sizes, dtypes = args.batch.split(','), args.img_size.split(','), args.dtype.split(',')
     cpu = open('/proc/cpuinfo', encoding='utf-8').read()
     native = set(NATIVE_BF16) & set(cpu.split())
