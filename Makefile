@@ -126,7 +126,6 @@ BENCH_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(filter-out $(if $(filter 1,$(CU
              $(wildcard tests/bench_*.c tests/soak.c)))
 TEST_BIN := $(TEST_SRC:%.c=$(B)/%)
 
-.PHONY: test-faults all bench help setup demo fuzz fuzz-replay test test-gpu test-gpu-sanitize test-sanitize check-layers format clean
 .PHONY: all bench help setup demo fuzz fuzz-replay test test-gpu test-gpu-sanitize check-layers format clean
 .PRECIOUS: $(OBJ)/%.o
 all: $(B)/vitrun $(B)/libvitrun.so
@@ -143,6 +142,7 @@ help:
 	@echo 'make soak          a million pictures and ten thousand models (IMAGES=, LOADS=): memory stays flat'
 	@echo 'make fuzz          fuzz what reads files: SECONDS=60 a target, TARGETS="masks images"'
 	@echo 'make install       [PREFIX=/usr/local] [DESTDIR=]; install-strip, uninstall; deb: a package'
+	@echo 'make test-faults   memory and file calls fail in turn, all of them; coverage: lines and branches run by tests'
 	@echo 'make format        lay out the code with clang-format'
 	@echo 'make clean         remove build/'
 	@echo 'config=release|debug|coverage|sanitize|tsan|msan|fuzz  ONEDNN=0  LIBJPEG=0  CUDA=0  CC=clang  werror=1'
@@ -204,6 +204,13 @@ $(B)/tests/faults/test_cuda_faults: LDFLAGS += $(addprefix -Wl$(COMMA)--wrap=,$(
 $(OBJ)/tests/faults/vitrun_main.o: $(OBJ)/engine/cli/main.o
 	@mkdir -p $(@D)
 	$(call say,COPY,$@)objcopy --redefine-sym main=vitrun_main $< $@
+.PHONY: test-faults coverage
+# What of our code the tests run, a file a line: tests/coverage.py build/coverage -v FILE shows the rest.
+coverage:
+	find build/coverage -name '*.gcda' -delete 2>/dev/null || true
+	$(MAKE) config=coverage CUDA=0 test
+	tests/coverage.py build/coverage
+
 # All calls, where the tests try a sample of them: some minutes.
 test-faults: $(B)/tests/faults/test_library $(B)/tests/faults/test_program
 	FAULT_STRIDE=1 $(B)/tests/faults/test_library

@@ -1,7 +1,7 @@
-/* json_loadb, but a shortage of memory is told from a text that is wrong.
+/* JSON texts to jansson's values, by a reader of our own: RFC 8259 and nothing more.
  *
- * jansson 2.14 does not: where it gets no memory for a string it finds a syntax error there, and
- * where a number or a string outgrows its buffer it goes on without the rest.
+ * jansson's takes a shortage of memory for a syntax error, goes on without the rest of a text that
+ * outgrew its buffer, and reads past a string whose closing quote had no room (2.14).
  */
 #ifndef VT_JSON_DECODE_H
 #define VT_JSON_DECODE_H
@@ -11,13 +11,11 @@
 
 #include <jansson.h>
 
-/* NULL with error->text set where the text is wrong; NULL with error->text empty where memory was
- * short. */
+/* The document in `text`: an object or array, with JSON_DECODE_ANY any value, with
+ * JSON_DISABLE_EOF_CHECK followed by anything. Keys are there once; nesting ends at 2048. NULL with
+ * error's text, line, column and position set where the text is wrong; NULL with an empty text where
+ * memory was short. error->position is where reading ended, on success too. */
 json_t *vt_json_decode(const char *text, size_t size, size_t flags, json_error_t *error);
-
-/* json_stringn with the same distinction: NULL where the text is no UTF-8, or (*lost) there is no
- * memory. */
-json_t *vt_json_string(const char *text, size_t size, bool *lost);
 
 /* Which of the two a failure was. */
 bool vt_json_no_memory(const json_error_t *error);

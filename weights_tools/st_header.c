@@ -20,6 +20,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "weights_tools/utf8.h"
+
 typedef struct {
     char *s; /* NUL-terminated; inside the text */
     size_t len, at;
@@ -133,29 +135,11 @@ static int unexpected(parser *p, const char *expected)
 
 /* ---- characters ---- */
 
-/* Length of the UTF-8 character at s (left bytes remain), 0 if there is none: no overlong form, no
- * surrogate, nothing over U+10FFFF. */
-static size_t utf8_length(const unsigned char *s, size_t left)
-{
-    if (s[0] < 0x80)
-        return 1;
-    size_t len = s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
-    if (s[0] < 0xc2 || s[0] > 0xf4 || left < len)
-        return 0;
-    for (size_t i = 1; i < len; i++)
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-    if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) ||
-        (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
-        return 0;
-    return len;
-}
-
 static int check_utf8(parser *p)
 {
     const unsigned char *s = (const unsigned char *)p->text;
     for (size_t i = 0, len; i < p->n; i += len) {
-        len = utf8_length(s + i, p->n - i);
+        len = vt_utf8_length(s + i, p->n - i);
         if (len == 0)
             return bad(p, i, "invalid UTF-8 (0x%02x)", s[i]);
     }

@@ -7,9 +7,9 @@
  * listed with its origins for the model card.
  */
 #include "weights_tools/file.h"
-#include "weights_tools/json_decode.h"
 #include "weights_tools/timm_build.h"
 #include "weights_tools/timm_names.h"
+#include "weights_tools/utf8.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -561,12 +561,7 @@ static int labels_from_lines(timm_config *c, const char *path, const char *s, si
         const char *end = memchr(s, '\n', n);
         size_t len = end ? (size_t)(end - s) : n;
         size_t kept = len && s[len - 1] == '\r' ? len - 1 : len;
-        bool lost;
-        json_t *utf8 = vt_json_string(s, kept, &lost);
-        json_decref(utf8);
-        if (lost)
-            return vt_fail(st, VT_MACHINE, "%s: not enough memory", path);
-        if (!utf8 || memchr(s, 0, kept))
+        if (!vt_utf8_valid(s, kept) || memchr(s, 0, kept))
             return vt_fail(st, VT_INPUT, "%s: not text in UTF-8 (line %zu)", path, i + 1);
         put_label(c, i, &text, s, kept);
         s += len + 1;

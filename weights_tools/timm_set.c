@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "weights_tools/json_decode.h"
+#include "weights_tools/utf8.h"
 
 /* NULL where the text is no JSON, or (*lost) there is no memory. */
 static json_t *decode(const char *text, bool *lost)
@@ -45,7 +46,11 @@ static json_t *parse_value(const char *text, bool *lost)
         v = decode(text, lost);
     if (!v && !*lost)
         v = decode_list(text, lost);
-    return v || *lost ? v : vt_json_string(text, strlen(text), lost);
+    if (v || *lost || !vt_utf8_valid(text, strlen(text)))
+        return v;
+    v = json_string_nocheck(text);
+    *lost = !v;
+    return v;
 }
 
 int timm_apply_set(timm_build *b, const char *text)

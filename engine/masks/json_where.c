@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "weights_tools/json_decode.h"
+
 enum { LEVELS = 16 }; /* containers deeper than this are walked, but their keys not kept */
 
 typedef struct {
@@ -93,7 +95,8 @@ static bool step(walker *w)
 /* The key of a level, decoded; NULL where it is not a whole string. Freed with free. */
 static char *key_of(const walker *w, const struct level *l)
 {
-    json_t *s = json_loadb(w->text + l->key_at, l->key_size, JSON_DECODE_ANY, NULL);
+    json_error_t ignored;
+    json_t *s = vt_json_decode(w->text + l->key_at, l->key_size, JSON_DECODE_ANY, &ignored);
     const char *text = json_string_value(s);
     char *copy = text ? strdup(text) : NULL;
     json_decref(s);
@@ -145,7 +148,8 @@ void vt_json_line(const char *text, size_t at, int *line, int *column)
 
 static bool underflows(const char *number, size_t size)
 {
-    json_t *value = json_loadb(number, size, JSON_DECODE_ANY, NULL);
+    json_error_t ignored;
+    json_t *value = vt_json_decode(number, size, JSON_DECODE_ANY, &ignored);
     double v = json_real_value(value);
     bool real = json_is_real(value), digits = false;
     json_decref(value);

@@ -28,32 +28,22 @@ static _Atomic(const char *) failed_name;
 static atomic_uintptr_t failed_caller;
 static char opening[512];
 
-/* Code whose allocations are left alone, and jansson's. */
+/* Code whose allocations are left alone. */
 typedef struct {
     uintptr_t begin, end;
 } code;
-static code exempt[4], jansson;
+static code exempt[4];
 static int exempts;
-
-static bool within(code c, uintptr_t caller)
-{
-    return caller >= c.begin && caller < c.end;
-}
 
 static int note_library(struct dl_phdr_info *info, size_t size, void *unused)
 {
-    bool is_jansson = strstr(info->dlpi_name, "libjansson");
     (void)size, (void)unused;
-    if (!strstr(info->dlpi_name, "libgomp") && !strstr(info->dlpi_name, "/ld-") && !is_jansson)
+    if (!strstr(info->dlpi_name, "libgomp") && !strstr(info->dlpi_name, "/ld-"))
         return 0;
-    for (int i = 0; i < info->dlpi_phnum; i++) {
+    for (int i = 0; i < info->dlpi_phnum && exempts < 4; i++) {
         const ElfW(Phdr) *p = &info->dlpi_phdr[i];
         uintptr_t begin = info->dlpi_addr + p->p_vaddr;
-        if (p->p_type != PT_LOAD || !(p->p_flags & PF_X))
-            continue;
-        if (is_jansson)
-            jansson = (code){begin, begin + p->p_memsz};
-        else if (exempts < 4)
+        if (p->p_type == PT_LOAD && (p->p_flags & PF_X))
             exempt[exempts++] = (code){begin, begin + p->p_memsz};
     }
     return 0;
@@ -64,13 +54,12 @@ __attribute__((constructor)) static void note_libraries(void)
     dl_iterate_phdr(note_library, NULL);
 }
 
-static bool is_exempt(size_t size, uintptr_t caller)
+static bool is_exempt(uintptr_t caller)
 {
-    bool buffer = size >= 32 && (size & (size - 1)) == 0; /* that doubles */
     for (int i = 0; i < exempts; i++)
-        if (within(exempt[i], caller))
+        if (caller >= exempt[i].begin && caller < exempt[i].end)
             return true;
-    return buffer && within(jansson, caller);
+    return false;
 }
 
 /* Counts a call; true: it is to fail. */
@@ -141,9 +130,9 @@ void *BEHIND(realloc)(void *, size_t);
 void *BEHIND(memalign)(size_t, size_t);
 void BEHIND(free)(void *);
 
-static bool refused(const char *name, size_t size, uintptr_t caller)
+static bool refused(const char *name, uintptr_t caller)
 {
-    if (is_exempt(size, caller) || !counts(FAULT_MEMORY, name, caller))
+    if (is_exempt(caller) || !counts(FAULT_MEMORY, name, caller))
         return false;
     errno = ENOMEM;
     return true;
@@ -157,17 +146,17 @@ static void *given(void *p)
 
 void *malloc(size_t size)
 {
-    return refused("malloc", size, CALLER) ? NULL : given(BEHIND(malloc)(size));
+    return refused("malloc", CALLER) ? NULL : given(BEHIND(malloc)(size));
 }
 
 void *calloc(size_t count, size_t size)
 {
-    return refused("calloc", count * size, CALLER) ? NULL : given(BEHIND(calloc)(count, size));
+    return refused("calloc", CALLER) ? NULL : given(BEHIND(calloc)(count, size));
 }
 
 void *realloc(void *p, size_t size)
 {
-    if (refused("realloc", size, CALLER))
+    if (refused("realloc", CALLER))
         return NULL;
     void *q = BEHIND(realloc)(p, size);
     return p ? q : given(q);
@@ -175,18 +164,17 @@ void *realloc(void *p, size_t size)
 
 void *memalign(size_t alignment, size_t size)
 {
-    return refused("memalign", size, CALLER) ? NULL : given(BEHIND(memalign)(alignment, size));
+    return refused("memalign", CALLER) ? NULL : given(BEHIND(memalign)(alignment, size));
 }
 
 void *aligned_alloc(size_t alignment, size_t size)
 {
-    return refused("aligned_alloc", size, CALLER) ? NULL : given(BEHIND(memalign)(alignment, size));
+    return refused("aligned_alloc", CALLER) ? NULL : given(BEHIND(memalign)(alignment, size));
 }
 
 int posix_memalign(void **out, size_t alignment, size_t size)
 {
-    void *p =
-        refused("posix_memalign", size, CALLER) ? NULL : given(BEHIND(memalign)(alignment, size));
+    void *p = refused("posix_memalign", CALLER) ? NULL : given(BEHIND(memalign)(alignment, size));
     if (p)
         *out = p;
     return p ? 0 : ENOMEM;

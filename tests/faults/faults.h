@@ -3,8 +3,7 @@
  * The program's own malloc, open, read, ... stand before those of the C library, for it and for
  * every library that it uses. Each counts, and fails where it is told to. The product knows nothing
  * of it. What is not made to fail: the OpenMP runtime, which ends the program where it has no
- * memory; the dynamic linker; and buffers that jansson grows while it reads a string, for where it
- * gets none at the closing quote it loses that and reads on into other memory (2.14).
+ * memory; and the dynamic linker.
  */
 #ifndef TESTS_FAULTS_H
 #define TESTS_FAULTS_H
