@@ -181,7 +181,9 @@ static size_t read_character(reader *p, char *out)
     p->at += p->size - p->at >= 2 ? 2 : 1;
     if (name)
         return *out = values[name - names], 1;
-    return p->text[p->at - 1] == 'u' ? read_unicode(p, out) : (wrong(p, "invalid escape"), 0);
+    if (p->text[p->at - 1] == 'u')
+        return read_unicode(p, out);
+    return wrong(p, "invalid escape"), 0;
 }
 
 /* A string, decoded, *length bytes and a NUL; freed with free. */
