@@ -32,17 +32,12 @@ bool vt_attn_known_kernel(const char *name)
     return !strcmp(name, "sparse") || kernel_by_name(name, &k);
 }
 
-/* Tiles that are passed one after the other, at least. The prefix group is shared out over items of
- * twice the groups' average, or SHORT tiles. */
-static double longest_chain(const vt_columns_count *n, double spared)
+/* How many items the prefix group is shared out over: of twice the groups' average, or SHORT tiles. */
+static double prefix_parts(const vt_columns_count *n, double tiles)
 {
     enum { SHORT = 8 };
-    double prefix = (double)n->prefix - spared;
-    double most = fmax(SHORT, floor(2 * (double)n->tiles / (double)n->groups));
-    double chain = fmax((double)n->longest[0], ceil(prefix / ceil(fmax(prefix, 1) / most)));
-    for (int p = 1; p < n->passes; p++)
-        chain += (double)n->longest[p];
-    return chain;
+    double most = floor(2 * (double)n->tiles / (double)n->groups);
+    return ceil(tiles / fmax(SHORT, most));
 }
 
 /* Of a shape that was counted. */
@@ -51,35 +46,42 @@ static double columns_ns(const vt_attn_costs *c, int shape, const vt_attn_work *
     const vt_columns_count *n = &w->columns[shape];
     int wide = vt_columns_shapes[shape].rows > 64;
     double heads = (double)w->images * w->heads, groups = (double)n->groups;
-    double spared = c->columns_guests * (double)n->spared, chain = longest_chain(n, spared);
+    double spared = c->columns_guests * (double)n->spared, prefix = (double)n->prefix - spared;
+    double parts = fmax(prefix_parts(n, prefix), 1);
+    double chain =
+        fmax((double)n->longest[0], ceil(prefix / parts)); /* tiles, each after the other */
+    for (int p = 1; p < n->passes; p++)
+        chain += (double)n->longest[p];
     double tiles = (double)n->tiles - spared, blocks = (double)n->blocks - spared;
     double visits = c->columns_tile[wide] * tiles + c->columns_block[wide] * blocks;
     double all = c->columns_group[wide] * groups + visits;
     double item = c->columns_group[wide] + visits / fmax(tiles, 1) * chain / n->passes;
     double late = c->columns_late * fmin(heads * groups, c->columns_blocks[wide]) * item;
-    double alone = c->columns_start + c->columns_pass * (n->passes - 1) + c->columns_step * chain;
+    double more = n->passes - 1 + (parts > 1);
+    double alone = c->columns_start + c->columns_pass * more + c->columns_step * chain;
     all += c->columns_merge[wide] * (double)n->merged;
     return (all * heads + alone + late) * (w->head_dim + c->soft) / (64 + c->soft);
 }
 
-/* Of one head, without packing. */
-static double dense_ns(const vt_attn_costs *c, const vt_attn_work *w, double tiles)
+/* Of one head, without packing: the less of a kernel that visits all and one that visits tiles of
+ * 64 x 64 with a pair, where there are both. */
+static double dense_ns(const vt_attn_costs *c, const vt_attn_work *w, double t)
 {
-    double depth = w->head_dim + c->soft, all = c->tile * depth * tiles;
-    if (!w->masked)
-        return all;
-    double skipping = c->skip * depth * tiles * w->occupied;
-    all += c->mask * tiles;
-    return c->skip > 0 && skipping < all ? skipping : all;
+    double depth = w->head_dim + c->soft, mask = w->masked ? c->mask : 0;
+    double occupied = w->masked ? w->occupied : 1, side = 4 * ceil(w->tokens / 64.0);
+    double all = (c->tile * depth + mask) * t * t;
+    double skipping = (c->skip * depth * occupied + mask) * side * side;
+    return c->skip > 0 && (skipping < all || !(c->tile > 0)) ? skipping : all;
 }
 
 /* What blocks that pass by all keys take at least. */
 static double walk_ns(const vt_attn_costs *c, const vt_attn_work *w)
 {
-    if (!(c->walk > 0))
+    if (!(c->walk > 0) || w->tokens <= c->walk_least)
         return 0;
     double blocks = ceil(w->tokens / c->walk_rows) * w->images * w->heads;
-    return ceil(blocks / c->walk_blocks) * c->walk * w->tokens;
+    double turns = c->walk_blocks > 0 ? ceil(blocks / c->walk_blocks) : 1;
+    return turns * (c->walk_start + (c->walk + (w->masked ? c->walk_mask : 0)) * w->tokens);
 }
 
 double vt_attn_predict(const vt_attn_costs *c, vt_attn_kernel kernel, const vt_attn_work *w)
@@ -93,7 +95,7 @@ double vt_attn_predict(const vt_attn_costs *c, vt_attn_kernel kernel, const vt_a
                    : INFINITY;
     switch (kernel) {
     case VT_ATTN_DENSE:
-        ns = c->pack * n * d + dense_ns(c, w, t * t);
+        ns = c->pack * n * d + dense_ns(c, w, t);
         break;
     case VT_ATTN_TILES:
         ns =

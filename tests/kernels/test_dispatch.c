@@ -226,22 +226,35 @@ static void a_kernel_that_cannot_serve_is_never_taken(void **state)
 static void dense_visits_all_in_turns_or_skips_what_is_empty(void **state)
 {
     (void)state;
-    vt_attn_costs gpu = {.tile = 100, .mask = 200, .skip = 150}; /* 16 tiles, head_dim 8 */
+    vt_attn_costs gpu = {.tile = 100, .mask = 20, .skip = 150}; /* 16 tiles, head_dim 8 */
     vt_attn_work w = work(64, 1);
     w.occupied = 0.5;
-    assert_true(fabs(vt_attn_predict(&gpu, VT_ATTN_DENSE, &w) - 1e-6 * 150 * 8 * 8) < 1e-12);
+    assert_true(fabs(vt_attn_predict(&gpu, VT_ATTN_DENSE, &w) - 1e-6 * (150 * 8 * 8 + 20 * 16)) <
+                1e-12);
     w.occupied = 0.9;
-    assert_true(fabs(vt_attn_predict(&gpu, VT_ATTN_DENSE, &w) - 1e-6 * 16 * (800 + 200)) < 1e-12);
+    assert_true(fabs(vt_attn_predict(&gpu, VT_ATTN_DENSE, &w) - 1e-6 * 16 * (800 + 20)) < 1e-12);
     gpu.skip = 0; /* no kernel skips */
     w.occupied = 0.5;
-    assert_true(fabs(vt_attn_predict(&gpu, VT_ATTN_DENSE, &w) - 1e-6 * 16 * (800 + 200)) < 1e-12);
+    assert_true(fabs(vt_attn_predict(&gpu, VT_ATTN_DENSE, &w) - 1e-6 * 16 * (800 + 20)) < 1e-12);
     w.masked = false;
     assert_true(fabs(vt_attn_predict(&gpu, VT_ATTN_DENSE, &w) - 1e-6 * 16 * 800) < 1e-12);
     gpu.walk = 500; /* 64 keys, one after the other */
     gpu.walk_rows = 48, gpu.walk_blocks = 2;
     assert_true(is_near(vt_attn_predict(&gpu, VT_ATTN_DENSE, &w), 64 * 500));
     gpu.walk_rows = 21; /* 4 blocks in 2 turns */
-    assert_true(is_near(vt_attn_predict(&gpu, VT_ATTN_DENSE, &w), 2 * 64 * 500));
+    gpu.walk_start = 70;
+    assert_true(is_near(vt_attn_predict(&gpu, VT_ATTN_DENSE, &w), 2 * (70 + 64 * 500)));
+    gpu.walk_blocks = 0; /* only one visits all keys */
+    assert_true(is_near(vt_attn_predict(&gpu, VT_ATTN_DENSE, &w), 70 + 64 * 500));
+    gpu.walk_mask = 100;
+    assert_true(is_near(vt_attn_predict(&gpu, VT_ATTN_DENSE, &w), 70 + 64 * 500));
+    w.masked = true;
+    assert_true(is_near(vt_attn_predict(&gpu, VT_ATTN_DENSE, &w), 70 + 64 * 600));
+    w.masked = false;
+    gpu.walk_least = 64; /* what does not pass by all keys serves so few */
+    assert_true(is_near(vt_attn_predict(&gpu, VT_ATTN_DENSE, &w), 16 * 800));
+    gpu.tile = 0, gpu.skip = 150; /* the only kernel is one that skips */
+    assert_true(is_near(vt_attn_predict(&gpu, VT_ATTN_DENSE, &w), 16 * 150 * 8));
 }
 
 static void the_longest_row_bounds_rows_from_below(void **state)
