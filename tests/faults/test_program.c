@@ -417,7 +417,7 @@ static int prepare(void **state)
     char here[512], image[768], weights[768];
     cpu_set_t one;
     CPU_ZERO(&one);
-    CPU_SET(sched_getcpu(), &one);
+    CPU_SET((size_t)sched_getcpu(), &one);
     sched_setaffinity(0, sizeof one, &one); /* one thread: others would count, too */
     told = mmap(NULL, sizeof *told, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (told == MAP_FAILED || scenarios_prepare() || !getcwd(here, sizeof here) ||
