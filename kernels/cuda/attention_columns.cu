@@ -29,11 +29,13 @@ __global__ void __launch_bounds__(C::THREADS, C::BLOCKS) columns_attend(const co
 #endif
 }
 
-/* Heads that go through a phase together: so many that blocks seldom wait for each other. */
-static int chunk_of(const vt_cuda_columns *c, int blocks, int pairs)
+/* A block has an item that it computes and one that it sends. Where about as many others come between
+ * the passes of a head, blocks hardly ever wait, and what is read again is still in the cache. */
+static vt_columns_order order_of(const vt_cuda_attention *a, const vt_cuda_columns *c, int blocks)
 {
-    int chunk = c->passes == 1 ? pairs : 1 + 6 * blocks / c->hosting.first[1];
-    return chunk < pairs ? chunk : pairs;
+    int chunk = blocks / c->hosting.first[c->hosting.phases];
+    return vt_columns_order_of(&c->hosting, c->passes, a->images * a->group_heads,
+                               chunk > 0 ? chunk : 1, 2);
 }
 
 template <typename C>
@@ -53,14 +55,13 @@ static int run(const vt_cuda_attention *a, const vt_cuda_columns *c, cudaStream_
     w.tokens = a->tokens;
     w.heads = a->heads;
     w.group_heads = a->group_heads;
-    w.pairs = a->images * a->group_heads;
     w.to_log2 = a->scale * 1.44269504f;
-    int64_t items = (int64_t)w.pairs * w.s.first[w.s.phases];
-    if (items > INT32_MAX / 2)
+    int64_t items = (int64_t)a->images * a->group_heads * w.s.first[w.s.phases];
+    if (items > INT32_MAX / 16)
         return cudaErrorInvalidValue;
     blocks *= C::BLOCKS;
     blocks = items < blocks ? (int)items : blocks;
-    w.chunk = chunk_of(c, blocks, w.pairs);
+    w.order = order_of(a, c, blocks);
     return launch(columns_attend<C>, dim3(blocks), dim3(C::THREADS), C::SHARED, stream, w);
 }
 

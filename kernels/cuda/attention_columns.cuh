@@ -19,25 +19,24 @@
  *
  * Items come in phases (vt_cuda_schedule): passes over disjoint parts of a mask, each of which
  * merges what it gives with `out` and lse = log2 of the row's sum of 2^(c S) of the passes before;
- * then states that several items gave are put together. Items come in the order chunk of heads,
- * phase, head, so that a chunk's keys and values stay in the cache from pass to pass; a counter for
- * each head and phase tells when everything is there. Who waits for it waits for items that others
- * have taken before, so all get on.
+ * then states that several items gave are put together. columns_order.h has the order in which
+ * blocks take items; a counter for each head and phase tells when everything is there. Who waits for
+ * it waits for items that others have taken before, so all get on.
  */
 #ifndef VT_CUDA_ATTENTION_COLUMNS_CUH
 #define VT_CUDA_ATTENTION_COLUMNS_CUH
 
 #include "kernels/cuda/attention_softmax.cuh"
-#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/columns_order.h"
 
 typedef struct {
     const char *qkv;
     char *out;
     const uint16_t *head;
     vt_cuda_columns c;
-    vt_cuda_schedule s;                    /* of c */
-    int tokens, heads, group_heads, pairs; /* pairs: of an image and a head of the group */
-    int chunk;     /* pairs that go through a phase before the next begins */
+    vt_cuda_schedule s; /* of c */
+    vt_columns_order order;
+    int tokens, heads, group_heads;
     float to_log2; /* scale * log2(e) */
 } columns_work;
 
@@ -47,10 +46,10 @@ template <typename Type, int GROUPS_> struct columns_config {
     static constexpr int GROUPS = GROUPS_, STAGES = GROUPS == 1 ? 2 : 4;
     static constexpr int BLOCKS = GROUPS == 1 ? 4 : 2; /* on a multiprocessor */
     static constexpr int THREADS = 128 * (GROUPS + 1);
-    static constexpr int COPY_REGS = 32;
-    static constexpr int REGS = GROUPS == 1 ? 96 : 104; /* of 64, 80 at launch */
-    static constexpr int ROW = D * 2, TILE = 64 * ROW;  /* in bytes */
-    static constexpr int GUEST_S_ROW = (64 + 4) * 4;    /* spreads over the banks */
+    static constexpr int COPY_REGS = GROUPS == 1 ? 32 : 48;
+    static constexpr int REGS = 96;                    /* of 64, 80 at launch */
+    static constexpr int ROW = D * 2, TILE = 64 * ROW; /* in bytes */
+    static constexpr int GUEST_S_ROW = (64 + 4) * 4;   /* spreads over the banks */
     /* Where things are in shared memory. */
     static constexpr int Q_AT = 0, K_AT = Q_AT + 2 * GROUPS * TILE, V_AT = K_AT + STAGES * TILE;
     static constexpr int BITS_AT = V_AT + STAGES * TILE;
@@ -63,7 +62,8 @@ template <typename Type, int GROUPS_> struct columns_config {
     static constexpr int KIND_AT = ITEM_AT + 2 * 64;
     static constexpr int BARRIERS_AT = (KIND_AT + STAGES * GROUPS * 4 + 15) / 16 * 16;
     static constexpr int BARRIERS = 4 + 3 * STAGES, NEXT_AT = BARRIERS_AT + 8 * BARRIERS;
-    static constexpr int UNTOLD_AT = NEXT_AT + 8;
+    static constexpr int UNTOLD_AT = NEXT_AT + 2 * 16;
+    static_assert(NEXT_AT % 16 == 0, "four words are read at once");
     static constexpr int SHARED = UNTOLD_AT + 4 * GROUPS + 1024; /* and to align */
     static_assert(BLOCKS * (SHARED + 1024) <= 228 * 1024, "fewer blocks than registers allow");
 };
@@ -143,9 +143,10 @@ template <typename C> struct columns_shared {
     {
         return barrier(4 + 2 * C::STAGES + stage);
     }
-    __device__ __forceinline__ uint32_t next(int i) const /* two words: the number of an item */
+    __device__ __forceinline__ uint32_t
+    next(int slot) const /* four words: attention_columns_copies */
     {
-        return base + C::NEXT_AT + i * 4;
+        return base + C::NEXT_AT + slot * 16;
     }
 
     __device__ __forceinline__ uint32_t untold(int group) const /* a place for its news */
@@ -157,7 +158,7 @@ template <typename C> struct columns_shared {
     {
         for (int i = 0; i < 2; i++) {
             barrier_init(q_full(i), 128 + 1);
-            barrier_init(q_free(i), 4 * C::GROUPS);
+            barrier_init(q_free(i), 128 * C::GROUPS);
         }
         for (int s = 0; s < C::STAGES; s++) {
             barrier_init(k_full(s), 128 + 1);
@@ -168,9 +169,10 @@ template <typename C> struct columns_shared {
     }
 };
 
-/* What the others must know of an item besides its vt_cuda_item, which lies before it. */
-enum { ITEM_WORDS = sizeof(vt_cuda_item) / 4, ITEM_PAIR = ITEM_WORDS, ITEM_PHASE, ITEM_HEAD };
-static_assert(ITEM_HEAD < 16, "an item's place has 16 words");
+/* What the others must know of an item besides its vt_cuda_item, which lies before it. AT: where its
+ * first token's results begin, in 16 bytes. */
+enum { ITEM_WORDS = sizeof(vt_cuda_item) / 4, ITEM_PAIR = ITEM_WORDS, ITEM_PHASE, ITEM_AT };
+static_assert(ITEM_AT < 16, "an item's place has 16 words");
 
 __device__ __forceinline__ uint32_t load_shared(uint32_t from)
 {
@@ -182,6 +184,23 @@ __device__ __forceinline__ uint32_t load_shared(uint32_t from)
 __device__ __forceinline__ void store_shared(uint32_t to, uint32_t x)
 {
     asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(x) : "memory");
+}
+
+__device__ __forceinline__ uint4 load_shared_16(uint32_t from)
+{
+    uint4 x;
+    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+                 : "r"(from)
+                 : "memory");
+    return x;
+}
+
+__device__ __forceinline__ void store_shared_16(uint32_t to, uint4 x)
+{
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(x.x), "r"(x.y), "r"(x.z),
+                 "r"(x.w)
+                 : "memory");
 }
 
 __device__ __forceinline__ uint32_t load_acquire(const uint32_t *from)

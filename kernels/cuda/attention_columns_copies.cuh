@@ -1,6 +1,7 @@
-/* The warpgroup of attention_columns.cuh that copies. What the layout lists is read ahead: the item
- * after the present one while that one's tiles are sent, and each tile's keys while the tile before
- * them is. So a place that becomes free is filled at once.
+/* The warpgroup of attention_columns.cuh that copies. What the layout lists is read ahead: while an
+ * item's tiles are sent, the number of the item after the next is taken, and the next one's record
+ * and lists are read, and each tile's keys while the tile before them is sent. So a place that
+ * becomes free is filled at once.
  */
 #ifndef VT_CUDA_ATTENTION_COLUMNS_COPIES_CUH
 #define VT_CUDA_ATTENTION_COLUMNS_COPIES_CUH
@@ -36,9 +37,14 @@ template <typename C> struct columns_copies {
     ring_turn<2> slot;
     const char *k, *v; /* the first token's */
 
-    /* Words that the layout lists, one a lane, read by the whole warp with shuffles. */
+    enum { CHOOSER = 3 }; /* the warp that works out for all which item comes next */
+
+    /* What all lanes know of an item, and words that the layout lists, one a lane, read by the whole
+     * warp with shuffles. */
     struct item {
         int pair_phase;       /* pair * VT_CUDA_PHASES + phase; -1: it is none */
+        int head;             /* of the model */
+        uint32_t before;      /* where its image begins in a tensor of width() */
         int record;           /* word `lane` of the vt_cuda_item */
         int query[C::GROUPS]; /* lanes 0 to 15: token of row_of_lane() of each 64 queries */
         int keys;             /* of its last tile: listing() */
@@ -120,36 +126,20 @@ template <typename C> struct columns_copies {
         return __shfl_sync(0xffffffffu, it.record, (int)(offset / 4));
     }
 
-    /* Where item `index` is in the order that attention_columns.cuh gives. */
-    __device__ __forceinline__ item place(int index) const
+    __device__ __forceinline__ void read_queries(const item &it, int (&query)[C::GROUPS]) const
     {
-        item it = {};
-        int phase = 0;
-        int all = w.s.first[w.s.phases]; /* of a pair, all phases */
-        it.pair_phase = -1;
-        if (index >= w.pairs * all)
-            return it;
-        int chunk = index / (w.chunk * all), left = index - chunk * w.chunk * all;
-        int pairs = min(w.chunk, w.pairs - chunk * w.chunk);
-        while (phase + 1 < w.s.phases && left >= pairs * w.s.first[phase + 1])
-            phase++;
-        left -= pairs * w.s.first[phase];
-        int items = w.s.first[phase + 1] - w.s.first[phase], pair = left / items;
-        it.pair_phase = (chunk * w.chunk + pair) * VT_CUDA_PHASES + phase;
-        const vt_cuda_item *at = w.s.item + w.s.first[phase] + left - pair * items;
-        it.record = ((const int *)at)[min(lane, ITEM_WORDS - 1)];
-        return it;
+        int group = field(it, offsetof(vt_cuda_item, group));
+#pragma unroll
+        for (int g = 0; g < C::GROUPS; g++)
+            query[g] = w.c.query[((size_t)group * C::GROUPS + g) * 64 + row_of_lane()];
     }
 
     __device__ __forceinline__ void read_lists(item &it) const
     {
         if (it.pair_phase < 0)
             return;
-        int group = field(it, offsetof(vt_cuda_item, group));
         int tiles = field(it, offsetof(vt_cuda_item, tiles));
-#pragma unroll
-        for (int g = 0; g < C::GROUPS; g++)
-            it.query[g] = w.c.query[((size_t)group * C::GROUPS + g) * 64 + row_of_lane()];
+        read_queries(it, it.query);
         if (tiles > 0)
             it.keys = listing(field(it, offsetof(vt_cuda_item, first)) + tiles - 1);
     }
@@ -157,15 +147,21 @@ template <typename C> struct columns_copies {
     /* ---- sending ---- */
 
     /* What the others must know besides the item. */
-    __device__ __forceinline__ void tell(int pair, int phase, int head) const
+    __device__ __forceinline__ void tell(int pair, int phase, uint32_t at) const
     {
         uint32_t to = sh.item(slot.place());
         if (thread() > 0)
             return;
         store_shared(to + 4 * ITEM_PAIR, pair);
         store_shared(to + 4 * ITEM_PHASE, phase);
-        store_shared(to + 4 * ITEM_HEAD, head);
+        store_shared(to + 4 * ITEM_AT, at);
         barrier_arrive(sh.q_full(slot.place()));
+    }
+
+    /* Where the item's head begins in rows of so many chunks a token. */
+    static __device__ __forceinline__ uint32_t origin(const item &it, int rows)
+    {
+        return rows * it.before + it.head * (C::ROW / 16);
     }
 
     __device__ __forceinline__ int width() const /* chunks of a row of Q, K or V */
@@ -173,12 +169,12 @@ template <typename C> struct columns_copies {
         return w.heads * (C::ROW / 16);
     }
 
-    __device__ __forceinline__ void send_guests(const item &it, uint32_t origin) const
+    __device__ __forceinline__ void send_guests(const item &it) const
     {
         int group = field(it, offsetof(vt_cuda_item, group)), row = thread() / 8, chunk = lane % 8;
         const int words = VT_COLUMN_GUESTS * 2 * C::GROUPS;
         bool real = row < w.c.guests;
-        uint32_t at = origin + (real ? row * 3 * width() : 0) + chunk;
+        uint32_t at = origin(it, 3) + (real ? row * 3 * width() : 0) + chunk;
         if (row < VT_COLUMN_GUESTS)
             copy_chunk(sh.guest_q(slot.place()) + row * 128 + ((chunk ^ row) & 7) * 16,
                        w.qkv + (size_t)at * 16, real);
@@ -187,23 +183,24 @@ template <typename C> struct columns_copies {
                       (const uint32_t *)w.c.guest + (size_t)group * words + thread());
     }
 
-    /* Queries, and what the others must know of the item. Rows of a token begin at `origin`. */
-    __device__ __forceinline__ void send_item(const item &it, uint32_t origin, int head) const
+    /* Queries, and what the others must know of the item. */
+    __device__ __forceinline__ void send_item(const item &it) const
     {
         int group = field(it, offsetof(vt_cuda_item, group));
         barrier_wait(sh.q_free(slot.place()), slot.parity() ^ 1);
         if (field(it, offsetof(vt_cuda_item, tiles)) > 0)
             for (int g = 0; g < C::GROUPS; g++)
-                copy_rows(sh.q(slot.place(), g), rows_of(it.query[g], origin, 3 * width()), w.qkv);
+                copy_rows(sh.q(slot.place(), g), rows_of(it.query[g], origin(it, 3), 3 * width()),
+                          w.qkv);
         if (field(it, offsetof(vt_cuda_item, guests)) >= 0)
-            send_guests(it, origin);
+            send_guests(it);
         if (thread() < 64 * C::GROUPS)
             copy_word(sh.list(slot.place(), 0) + thread() * 4,
                       w.c.query + (size_t)group * C::GROUPS * 64 + thread());
         if (thread() < ITEM_WORDS)
             store_shared(sh.item(slot.place()) + thread() * 4, it.record);
         __syncwarp();
-        tell(pair_of(it), phase_of(it), head);
+        tell(pair_of(it), phase_of(it), origin(it, 1));
         copies_arrive(sh.q_full(slot.place()));
     }
 
@@ -221,10 +218,10 @@ template <typename C> struct columns_copies {
             barrier_arrive(sh.k_full(s));
     }
 
-    __device__ __forceinline__ void send_tile(int list, uint32_t origin)
+    __device__ __forceinline__ void send_tile(const item &it, int list)
     {
         int s = tile.place();
-        lane_rows rows = rows_of(list, origin, 3 * width());
+        lane_rows rows = rows_of(list, origin(it, 3), 3 * width());
         barrier_wait(sh.free(s), tile.parity() ^ 1);
         copy_rows(sh.k(s), rows, k);
         send_bits(s, list);
@@ -253,19 +250,21 @@ template <typename C> struct columns_copies {
 
     /* That the phase before is over, and what it left of the item's rows: results in place of keys
      * and values, and their lse. */
-    __device__ __forceinline__ void send_before(const item &it, bool merges, uint32_t origin)
+    __device__ __forceinline__ void send_before(const item &it)
     {
-        int s = tile.place();
+        int s = tile.place(), query[C::GROUPS];
+        bool merges = field(it, offsetof(vt_cuda_item, pass)) > 0;
+        read_queries(it, query);
         await_phase(it);
         barrier_wait(sh.free(s), tile.parity() ^ 1);
         if (thread() == 0)
             barrier_arrive(sh.k_full(s));
         if (merges)
             for (int g = 0; g < C::GROUPS; g++) {
-                copy_rows(g ? sh.v(s) : sh.k(s), rows_of(it.query[g], origin, width()), w.out);
-                if (lane < 16 && it.query[g] >= 0)
+                copy_rows(g ? sh.v(s) : sh.k(s), rows_of(query[g], origin(it, 1), width()), w.out);
+                if (lane < 16 && query[g] >= 0)
                     copy_word(sh.lse(slot.place(), g) + row_of_lane() * 4,
-                              w.c.lse + (size_t)pair_of(it) * w.tokens + it.query[g]);
+                              w.c.lse + (size_t)pair_of(it) * w.tokens + query[g]);
             }
         copies_arrive(sh.k_full(s));
         copies_arrive(sh.v_full(s));
@@ -274,50 +273,66 @@ template <typename C> struct columns_copies {
 
     /* ---- items ---- */
 
-    /* The number that thread 0 took, the same to all. */
-    __device__ __forceinline__ int shared_number(int taken, int turn) const
-    {
-        if (thread() == 0)
-            store_shared(sh.next(turn), taken);
-        named_wait(15, 128);
-        return load_shared(sh.next(turn));
-    }
-
-    /* Takes an item, unlike atomicAdd, for which the compiler would have the warp wait. */
+    /* Takes a number, in the chooser's lane 0. Unlike an addition, which the compiler would make one
+     * of the whole warp, that waits for the result at once. */
     __device__ __forceinline__ int take() const
     {
         int taken = 0;
-        if (thread() == 0)
-            asm volatile("atom.relaxed.gpu.global.add.u32 %0, [%1], 1;"
+        if (thread() == 32 * CHOOSER)
+            asm volatile("atom.relaxed.gpu.global.inc.u32 %0, [%1], 0x7fffffff;"
                          : "=r"(taken)
                          : "l"(w.c.schedule)
                          : "memory");
         return taken;
     }
 
-    /* Sends an item, its last tile first. Returns the one to come next. */
-    __device__ __forceinline__ item send(const item &it)
+    /* Tells all which item has the number that was taken. */
+    __device__ __forceinline__ void choose(int taken, uint32_t to) const
     {
-        int taken = take(), turn = slot.place();
-        int image = pair_of(it) / w.group_heads, head = pair_of(it) - image * w.group_heads;
+        vt_columns_turn t = vt_columns_turn_of(&w.order, &w.s, __shfl_sync(0xffffffffu, taken, 0));
+        int image = t.pair / w.group_heads, head = t.pair - image * w.group_heads;
         head = w.head ? w.head[head] : head;
-        uint32_t before = image * w.tokens * width(), column = head * (C::ROW / 16);
-        send_item(it, 3 * before + column, head);
+        int pair_phase = t.phase < 0 ? -1 : t.pair * VT_CUDA_PHASES + t.phase;
+        if (lane == 0)
+            store_shared_16(to, make_uint4(pair_phase, head, image * w.tokens * width(), t.item));
+    }
+
+    /* The item of the number that was taken; takes the next number. */
+    __device__ __forceinline__ item choose_item(int *taken, int turn) const
+    {
+        if (warp == CHOOSER) {
+            choose(*taken, sh.next(turn));
+            *taken = take();
+        }
+        named_wait(15, 128);
+        uint4 chosen = load_shared_16(sh.next(turn));
+        item it = {};
+        it.pair_phase = chosen.x;
+        it.head = chosen.y;
+        it.before = chosen.z;
+        it.record = ((const int *)(w.s.item + chosen.w))[min(lane, ITEM_WORDS - 1)];
+        return it;
+    }
+
+    /* Sends an item, its last tile first. Returns the one to come next, whose number has long been
+     * taken; `taken` becomes the one after that. */
+    __device__ __forceinline__ item send(const item &it, int *taken)
+    {
+        send_item(it);
         int tiles = field(it, offsetof(vt_cuda_item, tiles)), list = it.keys, i = 0;
         int last = field(it, offsetof(vt_cuda_item, first)) + tiles - 1;
-        bool merges = field(it, offsetof(vt_cuda_item, pass)) > 0;
         item next;
         do {
             int then = i + 1 < tiles ? listing(last - i - 1) : 0;
             if (i < tiles)
-                send_tile(list, 3 * before + column);
+                send_tile(it, list);
             if (i == 0)
-                next = place(shared_number(taken, turn));
+                next = choose_item(taken, slot.place());
             list = then;
         } while (++i < tiles);
         read_lists(next);
         if (phase_of(it) > 0)
-            send_before(it, merges, before + column);
+            send_before(it);
         slot.next();
         return next;
     }
@@ -325,12 +340,15 @@ template <typename C> struct columns_copies {
     __device__ __forceinline__ void run()
     {
         /* Not the block's own number: who waits for an item must know that it has been taken. */
-        item it = place(shared_number(take(), 1));
+        int taken = take();
+        item it = choose_item(&taken, 1);
         read_lists(it);
         while (it.pair_phase >= 0)
-            it = send(it);
+            it = send(it, &taken);
         asm volatile("cp.async.wait_all;" ::: "memory"); /* before this thread goes */
         barrier_wait(sh.q_free(slot.place()), slot.parity() ^ 1);
+        if (thread() == 32 * CHOOSER) /* the last number is there: nobody takes any more */
+            store_shared(sh.next(slot.place()), taken);
         tell(-1, 0, 0);
         barrier_arrive(sh.q_full(slot.place()));
     }

@@ -30,6 +30,14 @@ template <bool TURNED> __device__ __forceinline__ void load_matrices(uint32_t (&
                      : "memory");
 }
 
+/* Likewise into rows of 16 bytes. */
+__device__ __forceinline__ void store_matrices(uint32_t row, const uint32_t (&x)[4])
+{
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row),
+                 "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3])
+                 : "memory");
+}
+
 /* d [16, 8] += a [16, 16] b [16, 8] */
 template <typename T>
 __device__ __forceinline__ void multiply_8(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
@@ -70,14 +78,15 @@ template <typename T> struct tile_guests {
     __device__ __forceinline__ void put_scores() const
     {
         float d[4] = {0, 0, 0, 0};
+        uint32_t from_q = chunk(q, lane % 8, lane / 8);
+        uint32_t from_k = chunk(k, 16 * warp + lane % 16, lane / 16);
 #pragma unroll
-        for (int half = 0; half < 2; half++) { /* of the dimensions */
+        for (int half = 0; half < 2; half++) { /* of the dimensions: chunks 4 half and on */
             uint32_t b[4], a[4];
-            load_matrices<false>(b, chunk(q, lane % 8, 4 * half + lane / 8));
+            load_matrices<false>(b, from_q ^ 64 * half);
 #pragma unroll
             for (int i = 0; i < 2; i++) {
-                load_matrices<false>(a,
-                                     chunk(k, 16 * warp + lane % 16, 4 * half + 2 * i + lane / 16));
+                load_matrices<false>(a, from_k ^ (64 * half + 32 * i));
                 multiply_8<T>(d, a, b[2 * i], b[2 * i + 1]);
             }
         }
@@ -124,19 +133,19 @@ template <typename T> struct tile_guests {
         put_scores();
         named_wait(barrier, 128);
         weigh(p, to_log2, &top, &sum);
+        uint32_t from = chunk(v, lane / 16 * 8 + lane % 8, 2 * warp + lane / 8 % 2);
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             uint32_t a[4];
-            load_matrices<true>(
-                a, chunk(v, 16 * j + lane / 16 * 8 + lane % 8, 2 * warp + lane / 8 % 2));
+            load_matrices<true>(a, from + 2048 * j);
             multiply_8<T>(d, a, p[j][0], p[j][1]);
         }
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int guest = lane % 4 * 2 + i % 2;
-            if (guest < count)
-                to[guest * (D + 2) + 16 * warp + lane / 4 + i / 2 * 8] = d[i];
-        }
+        int first = lane % 4 * 2; /* of two guests */
+        float *at = to + first * (D + 2) + 16 * warp + lane / 4;
+        if (first < count)
+            at[0] = d[0], at[8] = d[2];
+        if (first + 1 < count)
+            at[D + 2] = d[1], at[D + 2 + 8] = d[3];
         if (warp == 0 && lane % 4 == 0 && lane / 4 < count)
             *reinterpret_cast<float2 *>(to + lane / 4 * (D + 2) + D) = make_float2(top, sum);
     }

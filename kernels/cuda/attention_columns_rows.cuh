@@ -34,13 +34,14 @@ template <typename C> struct columns_rows : softmax_rows<typename C::T, 64, C::D
     columns_shared<C> sh;
     int group, warp, lane;
     int left;                  /* tiles whose scores are due */
+    bool fresh;                /* nothing has come into `out` yet, which is whatever it was */
     ring_turn<C::STAGES> tile; /* whose values are due; its scores are weighed before that */
     ring_turn<2> slot;         /* of the item */
 
     __device__ __forceinline__ columns_rows(const columns_work &work, columns_shared<C> shared,
                                             int which)
         : w(work), sh(shared), group(which), warp(threadIdx.x / 32 % 4), lane(threadIdx.x % 32),
-          left(0)
+          left(0), fresh(true)
     {
         if (leads())
             store_shared(sh.untold(group), NOTHING);
@@ -108,8 +109,10 @@ template <typename C> struct columns_rows : softmax_rows<typename C::T, 64, C::D
         products_begin();
 #pragma unroll
         for (int i = 0; i < WIDTH / 16; i++)
-            product<C::D, T>::template left<1>(out, p + 4 * i, operand(sh.v(stage) + i * 2048), 1);
+            product<C::D, T>::template left<1>(out, p + 4 * i, operand(sh.v(stage) + i * 2048),
+                                               i > 0 || !fresh);
         products_commit();
+        fresh = false;
     }
 
     /* And on to the next tile. */
@@ -152,7 +155,7 @@ template <typename C> struct columns_rows : softmax_rows<typename C::T, 64, C::D
         products_touch(s);
         if (pairs != ~0u)
             switch_off<WIDTH>(s, pairs);
-        if (softmax::template grow<WIDTH>(s, w.to_log2, shrink))
+        if (softmax::template grow<WIDTH>(s, w.to_log2, shrink) && !fresh)
             softmax::shrink_out(shrink);
         softmax::template weigh<WIDTH>(s, w.to_log2);
         softmax::template pack<WIDTH>(s);
@@ -332,33 +335,16 @@ template <typename C> struct columns_rows : softmax_rows<typename C::T, 64, C::D
         float top = fmaxf(now, *lse);
         if (top == -INFINITY)
             return make_float2(0, 0);
-        float a = exp2_unit(*lse - top), b = exp2_unit(now - top);
+        float a = exp2_unit(*lse - top), b = exp2_unit(now - top), part = reciprocal_unit(a + b);
         *lse = top + log2_unit(a + b);
-        return make_float2(a / (a + b), now == -INFINITY ? 0 : b / ((a + b) * sum[r]));
+        return make_float2(a * part, now == -INFINITY ? 0 : b * part * reciprocal_unit(sum[r]));
     }
 
-    __device__ __forceinline__ void stage_row(uint32_t tile_at, int r, float2 weight, bool before)
+    /* Weights of a row: of what earlier passes have of it, and of `out`. */
+    __device__ __forceinline__ float2 row_weights(int r, bool before) const
     {
-#pragma unroll
-        for (int i = 0; i < C::D / 8; i++) {
-            uint32_t to = staged(tile_at, lane / 4 + 8 * r, i) + lane % 4 * 4;
-            float2 o =
-                make_float2(out[4 * i + 2 * r] * weight.y, out[4 * i + 2 * r + 1] * weight.y);
-            if (before) {
-                float2 b = unpack2<T>(load_shared(to));
-                o.x = fmaf(b.x, weight.x, o.x);
-                o.y = fmaf(b.y, weight.x, o.y);
-            }
-            store_shared(to, pack2<T>(o.x, o.y));
-        }
-    }
-
-    __device__ __forceinline__ void finish_row(uint32_t tile_at, int r, bool before)
-    {
-        if (w.c.passes == 1) {
-            stage_row(tile_at, r, make_float2(0, max[r] == -INFINITY ? 0 : 1 / sum[r]), false);
-            return;
-        }
+        if (w.c.passes == 1)
+            return make_float2(0, max[r] == -INFINITY ? 0 : reciprocal_unit(sum[r]));
         int in_warp = lane / 4 + 8 * r, t = token(in_warp);
         float lse = -INFINITY;
         if (before && t >= 0)
@@ -367,26 +353,56 @@ template <typename C> struct columns_rows : softmax_rows<typename C::T, 64, C::D
         float2 weight = weights(r, &lse);
         if (lane % 4 == 0 && t >= 0)
             w.c.lse[(size_t)pair() * w.tokens + t] = lse;
-        stage_row(tile_at, r, weight, before);
+        return weight;
+    }
+
+    /* The warp's rows, weighed, into shared memory; BEFORE: to what is there. Of each 16 columns as
+     * four matrices of 8 x 8. */
+    template <bool BEFORE>
+    __device__ __forceinline__ void stage(uint32_t tile_at, const float2 (&weight)[2]) const
+    {
+        uint32_t first = staged(tile_at, lane % 16, lane / 16);
+#pragma unroll
+        for (int i = 0; i < C::D / 16; i++) {
+            uint32_t at = first ^ 32 * i, x[4];
+            if (BEFORE)
+                load_matrices<false>(x, at);
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                float2 of = weight[j % 2];
+                float2 o = make_float2(out[8 * i + 2 * j] * of.y, out[8 * i + 2 * j + 1] * of.y);
+                if (BEFORE) {
+                    float2 b = unpack2<T>(x[j]);
+                    o.x = fmaf(b.x, of.x, o.x);
+                    o.y = fmaf(b.y, of.x, o.y);
+                }
+                x[j] = pack2<T>(o.x, o.y);
+            }
+            store_matrices(at, x);
+        }
+    }
+
+    __device__ __forceinline__ void stage_rows(uint32_t tile_at, bool before) const
+    {
+        const float2 weight[2] = {row_weights(0, before), row_weights(1, before)};
+        if (before)
+            stage<true>(tile_at, weight);
+        else
+            stage<false>(tile_at, weight);
     }
 
     /* From shared memory, 16 bytes at a time. */
     __device__ __forceinline__ void store(uint32_t tile_at) const
     {
-        size_t pitch = (size_t)w.heads * C::ROW;
-        char *to = w.out + (size_t)(pair() / w.group_heads) * w.tokens * pitch +
-                   word(ITEM_HEAD) * C::ROW + lane % 8 * 16;
+        uint32_t pitch = w.heads * (C::ROW / 16);
+        uint4 *to = reinterpret_cast<uint4 *>(w.out) + (uint32_t)word(ITEM_AT) + lane % 8;
         __syncwarp();
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             int in_warp = 4 * i + lane / 8, t = token(in_warp);
-            uint4 x;
-            asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-                         : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
-                         : "r"(staged(tile_at, in_warp, lane % 8))
-                         : "memory");
+            uint4 x = load_shared_16(staged(tile_at, in_warp, lane % 8));
             if (t >= 0)
-                *reinterpret_cast<uint4 *>(to + t * pitch) = x;
+                to[t * pitch] = x;
         }
     }
 
@@ -429,8 +445,7 @@ template <typename C> struct columns_rows : softmax_rows<typename C::T, 64, C::D
         } else {
             if (field(offsetof(vt_cuda_item, parts)) > 0)
                 take();
-            finish_row(tile_at, 0, before);
-            finish_row(tile_at, 1, before);
+            stage_rows(tile_at, before);
             store(tile_at);
         }
         __syncwarp();
@@ -453,7 +468,7 @@ template <typename C> struct columns_rows : softmax_rows<typename C::T, 64, C::D
             return;
         if (lane < 2)
             w.c.schedule[lane] = 0;
-        for (int i = lane; w.s.phases > 1 && i < w.pairs * w.s.phases; i += 32)
+        for (int i = lane; w.s.phases > 1 && i < w.order.pairs * w.s.phases; i += 32)
             w.c.done[i] = 0;
     }
 
@@ -463,11 +478,13 @@ template <typename C> struct columns_rows : softmax_rows<typename C::T, 64, C::D
             barrier_wait(sh.q_full(slot.place()), slot.parity());
             if (pair() < 0)
                 break;
-            softmax::start_rows();
+            softmax::start_sums();
+            fresh = true;
             all_tiles();
+            if (fresh)
+                softmax::clear_out();
             finish();
-            if (lane == 0)
-                barrier_arrive(sh.q_free(slot.place()));
+            barrier_arrive(sh.q_free(slot.place()));
             slot.next();
         }
         named_wait(2 + group, 128);

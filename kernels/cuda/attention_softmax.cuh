@@ -32,6 +32,13 @@ __device__ __forceinline__ float log2_unit(float x)
     return y;
 }
 
+__device__ __forceinline__ float reciprocal_unit(float x)
+{
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 __device__ __forceinline__ float quad_max(float x)
 {
     x = fmaxf(x, __shfl_xor_sync(0xffffffffu, x, 1));
@@ -56,13 +63,23 @@ template <typename T, int KEYS, int D, bool MASKED> struct softmax_rows {
     {
     }
 
-    __device__ __forceinline__ void start_rows()
+    __device__ __forceinline__ void clear_out()
     {
 #pragma unroll
         for (int i = 0; i < D / 2; i++)
             out[i] = 0;
+    }
+
+    __device__ __forceinline__ void start_sums()
+    {
         max[0] = max[1] = -INFINITY;
         sum[0] = sum[1] = 0;
+    }
+
+    __device__ __forceinline__ void start_rows()
+    {
+        clear_out();
+        start_sums();
     }
 
     /* Takes a tile into the maxima. Returns how much what was summed before must shrink. */
