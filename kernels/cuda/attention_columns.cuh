@@ -46,6 +46,7 @@ template <typename Type, int GROUPS_> struct columns_config {
     static constexpr int GROUPS = GROUPS_, STAGES = GROUPS == 1 ? 2 : 4;
     static constexpr int BLOCKS = GROUPS == 1 ? 4 : 2; /* on a multiprocessor */
     static constexpr int THREADS = 128 * (GROUPS + 1);
+    static constexpr int UNTOLD = 4; /* items that are told of together */
     static constexpr int COPY_REGS = GROUPS == 1 ? 32 : 48;
     static constexpr int REGS = 96;                    /* of 64, 80 at launch */
     static constexpr int ROW = D * 2, TILE = 64 * ROW; /* in bytes */
@@ -64,7 +65,7 @@ template <typename Type, int GROUPS_> struct columns_config {
     static constexpr int BARRIERS = 4 + 3 * STAGES, NEXT_AT = BARRIERS_AT + 8 * BARRIERS;
     static constexpr int UNTOLD_AT = NEXT_AT + 2 * 16;
     static_assert(NEXT_AT % 16 == 0, "four words are read at once");
-    static constexpr int SHARED = UNTOLD_AT + 4 * GROUPS + 1024; /* and to align */
+    static constexpr int SHARED = UNTOLD_AT + 4 * GROUPS * (UNTOLD + 1) + 1024; /* and to align */
     static_assert(BLOCKS * (SHARED + 1024) <= 228 * 1024, "fewer blocks than registers allow");
 };
 
@@ -149,9 +150,10 @@ template <typename C> struct columns_shared {
         return base + C::NEXT_AT + slot * 16;
     }
 
-    __device__ __forceinline__ uint32_t untold(int group) const /* a place for its news */
+    /* Of items whose end has not been told yet: how many, then the counters that they count for. */
+    __device__ __forceinline__ uint32_t untold(int group, int i) const
     {
-        return base + C::UNTOLD_AT + group * 4;
+        return base + C::UNTOLD_AT + (group * (C::UNTOLD + 1) + i) * 4;
     }
 
     __device__ __forceinline__ void init() const

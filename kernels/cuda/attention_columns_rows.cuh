@@ -44,7 +44,7 @@ template <typename C> struct columns_rows : softmax_rows<typename C::T, 64, C::D
           left(0), fresh(true)
     {
         if (leads())
-            store_shared(sh.untold(group), NOTHING);
+            store_shared(sh.untold(group, 0), 0);
     }
 
     /* -- the item -- */
@@ -406,24 +406,32 @@ template <typename C> struct columns_rows : softmax_rows<typename C::T, 64, C::D
         }
     }
 
-    enum : uint32_t { NOTHING = ~0u };
-
     __device__ __forceinline__ bool leads() const /* this warpgroup */
     {
         return threadIdx.x % 128 == 0;
     }
 
-    /* Tells later phases of what this warpgroup wrote for the item before: one step late, when that
-     * has long arrived. */
+    /* Tells later phases of what this warpgroup wrote for items before this one. To wait until that
+     * has arrived everywhere takes long, so where only the last phase asks for it, for some items at
+     * a time; but always before this one waits for other blocks. */
     __device__ __forceinline__ void tell_done()
     {
         if (!leads() || w.s.phases == 1)
             return;
-        uint32_t at = load_shared(sh.untold(group));
-        if (at != NOTHING)
-            asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(w.c.done + at) : "memory");
-        store_shared(sh.untold(group),
-                     pair() < 0 ? (uint32_t)NOTHING : pair() * w.s.phases + word(ITEM_PHASE));
+        uint32_t untold = load_shared(sh.untold(group, 0));
+        bool last = pair() < 0;
+        if (untold == (w.c.passes > 1 ? 1 : C::UNTOLD) ||
+            (untold > 0 && (last || word(ITEM_PHASE) > 0))) {
+            __threadfence();
+            for (; untold > 0; untold--) {
+                uint32_t at = load_shared(sh.untold(group, untold));
+                asm volatile("red.relaxed.gpu.global.add.u32 [%0], 1;" ::"l"(w.c.done + at)
+                             : "memory");
+            }
+        }
+        if (!last)
+            store_shared(sh.untold(group, ++untold), pair() * w.s.phases + word(ITEM_PHASE));
+        store_shared(sh.untold(group, 0), untold);
     }
 
     __device__ __forceinline__ void finish()

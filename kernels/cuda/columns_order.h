@@ -29,13 +29,13 @@ typedef struct {
     int pair, phase, item;
 } vt_columns_turn;
 
-/* Passes are `lag` steps behind each other; the last phase, if it has no tiles, twice that. */
+/* Passes are `lag` steps behind each other; the last phase, if it has no tiles, thrice that. */
 static inline vt_columns_order vt_columns_order_of(const vt_cuda_schedule *s, int passes, int pairs,
                                                    int chunk, int lag)
 {
     vt_columns_order o = {pairs, chunk < pairs ? chunk : pairs, {0}, 0};
     for (int p = 1; p < s->phases; p++)
-        o.behind[p] = o.behind[p - 1] + (p < passes ? lag : 2 * lag);
+        o.behind[p] = o.behind[p - 1] + (p < passes ? lag : 3 * lag);
     for (int p = 0; p < s->phases; p++)
         o.late += o.behind[p] * o.chunk * (s->first[p + 1] - s->first[p]);
     return o;
