@@ -27,10 +27,10 @@ typedef struct {
 } vt_attn_sample;
 
 /* Moves the constants to where the predictions come nearest to the measured times, by the
- * logarithm of their ratio; single samples that are far off count little. What the samples leave open
- * stays near where it was. A constant that is 0 is no part of the device's formula, and stays 0, as
- * facts stay what they are. Samples without a time or a finite
- * prediction do not count. -1 with st set where there is no memory. */
+ * logarithm of their ratio; single samples that are far off count little. What the samples leave
+ * open stays near where it was. A constant that is 0 is no part of the device's formula, and stays
+ * 0, as facts stay what they are. Samples without a time or a finite prediction do not count. -1
+ * with st set where there is no memory. */
 int vt_costs_fit(vt_attn_costs *costs, const vt_attn_sample *sample, int count, vt_status *st);
 
 typedef struct {

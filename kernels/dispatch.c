@@ -32,7 +32,7 @@ bool vt_attn_known_kernel(const char *name)
     return !strcmp(name, "sparse") || kernel_by_name(name, &k);
 }
 
-/* How many items the prefix group is shared out over: of twice the groups' average, or SHORT tiles. */
+/* Over how many items the prefix group is shared out: of twice the groups' average, or SHORT. */
 static double prefix_parts(const vt_columns_count *n, double tiles)
 {
     enum { SHORT = 8 };

@@ -2,25 +2,27 @@
  * user's rule and the device's measured constants. Touches no memory, no device, no clock.
  *
  * The cost of a kernel on one (image, head), in nanoseconds of one thread:
- *   dense  pack N d + tile (d + soft) T^2      T = ceil(N / 16); pack: what a query costs by itself
+ *   dense  pack N d + tile (d + soft) T^2     T = ceil(N / 16); pack: what a query costs by itself
  *          under a mask + mask T^2; where skip > 0, or the less of that and of a kernel that visits
  *          tiles of 64 x 64 with a pair: skip in place of tile for their share, T = 4 ceil(N / 64);
  *          tile 0: there is no other
  *   tiles  pack N d + (tile (d + soft)) tiles + mask tiles + group T
  *   rows   widen N d + (pair (d + pair_soft)) nnz + row N
- *   columns, axial   of the layout, for 64 or 128 queries: columns_group groups + columns_tile tiles
- *          + columns_block blocks + columns_merge for groups of passes after the first
- * summed over images and heads and divided by the threads, plus `launch`. Constants of a GPU are those
- * of the whole device, whose threads count as one: the sums are right while all of it is busy. What
- * they leave out there is that a block's work is not shared out:
- *   dense  is at least walk_start + walk N, and walk_mask N under a mask, for each turn of walk_blocks
- *          blocks of walk_rows queries, where there are more than walk_least tokens: another kernel
- *          serves fewer; walk_blocks 0: once, because few blocks visit all keys
+ *   columns, axial   of the layout, for 64 or 128 queries: columns_group groups +
+ *          columns_tile tiles + columns_block blocks + columns_merge for groups of passes after the
+ *          first
+ * summed over images and heads and divided by the threads, plus `launch`. Constants of a GPU are
+ * those of the whole device, whose threads count as one: the sums are right while all of it is
+ * busy. What they leave out there is that a block's work is not shared out:
+ *   dense  is at least walk_start + walk N, and walk_mask N under a mask, for each turn of
+ *          walk_blocks blocks of walk_rows queries, where there are more than walk_least tokens:
+ *          another kernel serves fewer; walk_blocks 0: once, because few blocks visit all keys
  *   rows   at least longest row_max, because one warp has the longest row
- *   columns   + columns_start, columns_pass for each pass after the first and for putting the prefix
- *          group's parts together, columns_step for each tile of the longest item of each pass: what
- *          is there even if there is but one item; and columns_late of the time that such an item
- *          takes while all of the device, or all items, are busy: blocks do not end together
+ *   columns   + columns_start, columns_pass for each pass after the first and for putting the
+ *          prefix group's parts together, columns_step for each tile of the longest item of each
+ *          pass: what is there even if there is but one item; and columns_late of the time that
+ *          such an item takes while all of the device, or all items, are busy: blocks do not end
+ *          together
  * columns' terms are for heads of 64, and times (d + soft) / (64 + soft) for others. `reference` is
  * never chosen by itself.
  */

@@ -1,14 +1,14 @@
-/* Fits the cost model's constants (kernels/costs.h) to what tests/bench_attn.py has measured, and says
- * what `auto` would choose by them. Not a test: it makes the constants that are built in.
+/* Fits the cost model's constants (kernels/costs.h) to what tests/bench_attn.py has measured, and
+ * says what `auto` would choose by them. Not a test: it makes the constants that are built in.
  *
  *   build/tests/bench_costs_fit attn.csv [dtype=TYPE] [head_dim=SIZE,...] [hold=N] [NAME=VALUE ...]
  *
- * Reads the rows of one type and of some head sizes (fp16 and 64 unless given). The fit begins at the
- * NAME=VALUE, a constant that is not given is no part of the formulas; after it constants are moved
- * a little where that makes choices better. hold=N: every Nth cell takes no part in it, and shows
- * what the constants are worth where they were not fitted. Prints the constants, each cell where the
- * choice is more than 3 % slower than the best kernel, and how good the choices are over all. The
- * masks are made again from their expressions, for what the formulas want to know of them. */
+ * Reads the rows of one type and of some head sizes (fp16 and 64 unless given). The fit begins at
+ * the NAME=VALUE, a constant that is not given is no part of the formulas; after it constants are
+ * moved a little where that makes choices better. hold=N: every Nth cell takes no part in it, and
+ * shows what the constants are worth where they were not fitted. Prints the constants, each cell
+ * where the choice is more than 3 % slower than the best kernel, and how good the choices are over
+ * all. The masks are made again from their expressions, for what the formulas want to know. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -195,7 +195,7 @@ typedef struct {
     int cells;
 } judgement;
 
-/* Of the cells that are held out, or of the others. `each`: prints those with a choice that is off. */
+/* Of the cells that are held out, or of the others. `each`: prints those that are off. */
 static judgement judge_choices(const vt_attn_costs *costs, int n, bool held, bool each)
 {
     judgement sum = {0};

@@ -1,6 +1,7 @@
-/* The cost model's built-in constants (dispatch.h) for GPUs: those of an H100, in nanoseconds of the
- * whole device, as build/tests/bench_costs_fit made them of what tests/bench_attn.py --no-torch had
- * measured there. Which kernels serve decides which constants do. Measures nothing: `vitrun tune` does.
+/* The cost model's built-in constants (dispatch.h) for GPUs: those of an H100, in nanoseconds of
+ * the whole device, as build/tests/bench_costs_fit made them of what tests/bench_attn.py --no-torch
+ * had measured there. Which kernels serve decides which constants do. Measures nothing:
+ * `vitrun tune` does.
  */
 #include "kernels/costs.h"
 #include "kernels/cuda/cuda.h"
