@@ -105,6 +105,9 @@ static void a_null_where_something_must_be_is_an_error(void **state)
     REFUSED(vitrun_memory_plan(m, 1, NULL, &err), "memory");
     REFUSED(vitrun_image_load(NULL, IMAGE, &err), "image");
     REFUSED(vitrun_image_load(&image, NULL, &err), "path");
+    REFUSED(vitrun_image_load_for(NULL, &image, IMAGE, &err), "model");
+    REFUSED(vitrun_image_load_for(m, NULL, IMAGE, &err), "image");
+    REFUSED(vitrun_image_load_for(m, &image, NULL, &err), "path");
     REFUSED(vitrun_image_decode(&image, NULL, 4, "x", &err), "bytes");
     REFUSED(vitrun_png_write(NULL, &byte, 1, 1, &err), "path");
     REFUSED(vitrun_png_write("/x.png", NULL, 1, 1, &err), "rgb");
