@@ -100,6 +100,15 @@ def make_config(f):
           + b"\0global_pool=avg\0" + b"zero\none\ntwo\n" * 4)
 
 
+def make_json(f):
+    for path in sorted((ROOT / "samples/masks").glob("*.json"))[:4]:
+        f.put(b"\1" + path.read_bytes())
+    for text in ['[1, -0, 1.5, 1e3, -1E-3, 9223372036854775807, true, false, null, ""]', r'"\u00e9\ud83d\ude00\n\/"',
+                 '{"a": {"b": [[], {}]}, "a ": "\u20ac"}', " \t\r\n0 ", "[[[[[[]]]]]]", '{"a": 1, "a": 2}']:
+        for flags in range(4):
+            f.put(bytes([flags]) + text.encode())
+
+
 # ---- masks ----
 
 EXPRESSIONS = [
@@ -207,11 +216,12 @@ def make_cli(f):
 
 def main():
     out = pathlib.Path(sys.argv[1])
-    makers = {"safetensors": make_safetensors, "config": make_config, "masks": make_masks, "npy": make_npy,
+    makers = {"safetensors": make_safetensors, "config": make_config, "json": make_json, "masks": make_masks, "npy": make_npy,
               "images": make_images, "images_stb": make_images, "cli": make_cli}
     sources = {
         "safetensors": ["weights_tools/st_header.c"],
         "config": ["weights_tools/timm_json.c", "weights_tools/timm_config.c", "weights_tools/timm_set.c"],
+        "json": ["weights_tools/json_decode.c"],
         "masks": ["engine/masks/mask_config.c", "engine/masks/patterns.c", "engine/masks/mask_expr.c"],
         "npy": ["engine/masks/mask_file.c", "weights_tools/st_header.c"],
         "cli": ["engine/masks/patterns.c", "engine/experiments/points.c", "weights_tools/timm_json.c"],

@@ -8,7 +8,7 @@ export MODELS OMP_NUM_THREADS=1
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 python3 tests/fuzz/make_corpus.py "$tmp" || exit 1
-for target in safetensors config masks npy images images_stb cli; do
+for target in safetensors config json masks npy images images_stb cli; do
     stored=tests/fuzz/corpus/${target%_stb}
     set -- "$tmp/$target"
     [ ! -d "$stored" ] || set -- "$@" "$stored"
