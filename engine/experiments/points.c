@@ -385,6 +385,7 @@ static int each_size(spec *s)
             bad = unexpected(s, &key, 1, value, "image sizes such as 224 or \"384x256\"");
         bad = bad || each_batch(s) ? -1 : 0;
     }
+    s->now.img_size = NULL; /* not `number`, which ends here */
     return bad;
 }
 
