@@ -114,7 +114,8 @@ ISA_FLAGS_generic :=
 ISA_FLAGS_avx2    := -mavx2 -mfma
 ISA_FLAGS_avx512  := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma -mprefer-vector-width=512
 LIB_OBJ  := $(SRC:%.c=$(OBJ)/%.o) $(CUDA_SRC:%.cu=$(OBJ)/%.o) \
-            $(foreach isa,$(ISAS),$(ISA_SRC:%.c=$(OBJ)/%.$(isa).o))
+            $(foreach isa,$(ISAS),$(ISA_SRC:%.c=$(OBJ)/%.$(isa).o)) \
+            $(if $(filter msan,$(config)),$(OBJ)/tests/checks/serial_omp.o)
 CLI_OBJ  := $(CLI_SRC:%.c=$(OBJ)/%.o)
 
 # Those of the GPU, which only builds with CUDA have, say so in their names.

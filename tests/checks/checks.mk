@@ -11,9 +11,6 @@ test-msan: $(MSAN_JANSSON)
 	$(MAKE) config=msan CC=clang ONEDNN=0 LIBJPEG=0 JANSSON='$(MSAN_JANSSON)' test
 $(MSAN_JANSSON):
 	tests/checks/msan_jansson.sh $(@D)
-ifeq ($(config),msan)
-$(B)/libvitrun.a $(B)/libvitrun.so $(B)/tests/checks/canary: $(OBJ)/tests/checks/serial_omp.o
-endif
 
 # valgrind runs the usual programs: each has a stand-in in build/valgrind/ that starts it so.
 VALGRIND_BIN := $(patsubst $(B)/%,$(B)/valgrind/%,$(B)/vitrun $(TEST_BIN) $(B)/tests/checks/canary)
