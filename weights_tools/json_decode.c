@@ -3,13 +3,13 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <locale.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/status.h"
 #include "weights_tools/utf8.h"
 
 enum { DEEPEST = 2048, NEAR = 20 /* bytes of a token that an error repeats */ };
@@ -261,8 +261,8 @@ static size_t number_length(const reader *p, bool *whole)
     return at - p->at;
 }
 
-/* `number` is the text by itself, whose point becomes the locale's. */
-static json_t *convert(reader *p, char *number, bool whole)
+/* `number` is the text by itself. */
+static json_t *convert(reader *p, const char *number, bool whole)
 {
     errno = 0;
     if (whole) {
@@ -272,10 +272,7 @@ static json_t *convert(reader *p, char *number, bool whole)
         json_t *value = json_integer(i);
         return value ? value : no_memory(p);
     }
-    char *point = strchr(number, '.');
-    if (point)
-        *point = *localeconv()->decimal_point;
-    double x = strtod(number, NULL);
+    double x = vt_strtod(number, NULL);
     if (isinf(x))
         return wrong(p, "real number overflow");
     json_t *value = json_real(x);
