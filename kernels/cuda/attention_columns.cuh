@@ -165,7 +165,7 @@ template <typename C> struct columns_shared {
         for (int s = 0; s < C::STAGES; s++) {
             barrier_init(k_full(s), 128 + 1);
             barrier_init(v_full(s), 128);
-            barrier_init(free(s), 4 * C::GROUPS);
+            barrier_init(free(s), 128 * C::GROUPS);
         }
         barrier_init_done();
     }

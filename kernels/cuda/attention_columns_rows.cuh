@@ -118,8 +118,7 @@ template <typename C> struct columns_rows : softmax_rows<typename C::T, 64, C::D
     /* And on to the next tile. */
     __device__ __forceinline__ void release()
     {
-        if (lane == 0)
-            barrier_arrive(sh.free(tile.place()));
+        barrier_arrive(sh.free(tile.place()));
         tile.next();
     }
 
