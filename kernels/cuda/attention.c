@@ -50,7 +50,7 @@ static void free_layout(vt_device *dev, vt_cuda_layout *l)
 static void *copy(vt_device *dev, const void *host, size_t bytes, vt_cuda_layout *l, vt_status *st)
 {
     void *p = vt_cuda_malloc(dev, bytes, "mask", st);
-    int error = p ? cudaMemcpy(p, host, bytes, cudaMemcpyHostToDevice) : 0;
+    int error = p ? (int)cudaMemcpy(p, host, bytes, cudaMemcpyHostToDevice) : 0;
     if (p && !error)
         error = cudaStreamSynchronize(0); /* other streams do not wait for this one */
     if (error) {

@@ -27,7 +27,7 @@ static vt_cuda_chunk *new_chunk(cuda_device *dev, size_t size, const char *what,
 {
     size_t available = 0, all;
     vt_cuda_chunk *c = vt_alloc(1, sizeof *c, what, st);
-    int error = c ? cudaMalloc((void **)&c->base, size) : 0;
+    int error = c ? (int)cudaMalloc((void **)&c->base, size) : 0;
     if (c && !error) {
         c->size = size;
         c->next = dev->chunks;
@@ -118,7 +118,7 @@ void vt_cuda_release_all(cuda_device *dev)
 void *vt_cuda_alloc(vt_device *dev, size_t bytes, const char *what, vt_status *st)
 {
     void *p = vt_cuda_malloc(dev, bytes, what, st);
-    int error = p ? cudaMemset(p, 0, bytes) : 0;
+    int error = p ? (int)cudaMemset(p, 0, bytes) : 0;
     if (p && !error)
         error = cudaStreamSynchronize(0);
     if (error) {
@@ -165,15 +165,15 @@ static int copy_through(cuda_device *dev, vt_mat on_device, float *host, bool up
     char *at = on_device.p;
     vt_dtype type = on_device.type;
     bool same = type == VT_F32;
-    int error = dev->staging || same ? 0 : cudaMalloc(&dev->staging, VT_CUDA_STAGING);
+    int error = dev->staging || same ? 0 : (int)cudaMalloc(&dev->staging, VT_CUDA_STAGING);
     for (; n && !error; n -= part, host += part, at += part * vt_dtype_bytes(type)) {
         part = same || n < step ? n : step;
         void *near = same ? at : dev->staging;
         if (!up && !same)
             error = vt_cuda_cast(near, VT_F32, at, type, part, 0);
         if (!error)
-            error = up ? cudaMemcpy(near, host, part * sizeof *host, cudaMemcpyHostToDevice)
-                       : cudaMemcpy(host, near, part * sizeof *host, cudaMemcpyDeviceToHost);
+            error = up ? (int)cudaMemcpy(near, host, part * sizeof *host, cudaMemcpyHostToDevice)
+                       : (int)cudaMemcpy(host, near, part * sizeof *host, cudaMemcpyDeviceToHost);
         if (up && !same && !error)
             error = vt_cuda_cast(at, type, near, VT_F32, part, 0);
         if (!error)

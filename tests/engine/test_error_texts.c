@@ -154,7 +154,7 @@ static void refused_png(uint8_t color, const char *type, const char *data, uint3
     size += put_chunk(file + size, "IHDR", header, sizeof header);
     size += put_chunk(file + size, type, data, n);
     size += put_chunk(file + size, "IEND", "", 0);
-    assert_int_equal(vt_image_decode(&image, file, size, "x.png", &st), -1);
+    assert_int_equal(vt_image_decode(&image, file, size, "x.png", 0, &st), -1);
     assert_int_equal(st.code, VT_INPUT);
     says(st.text, text);
 }
@@ -181,7 +181,7 @@ static void jpegs_whose_codes_are_broken_are_told_from_good_ones(void **state)
         if (strncmp(p.name, "jpeg ", 5) == 0) {
             for (size_t i = p.length[0] / 2; i < p.length[0] - 2; i++)
                 bytes[i] = bytes[i] == 0xff || bytes[i - 1] == 0xff ? bytes[i] : 0xfe;
-            if (vt_image_decode(&image, bytes, p.length[0], "x.jpg", &st)) {
+            if (vt_image_decode(&image, bytes, p.length[0], "x.jpg", 0, &st)) {
                 assert_int_equal(st.code, VT_INPUT);
                 refused += strstr(st.text, "x.jpg: broken JPEG (") != NULL;
             }
@@ -199,7 +199,7 @@ static void bytes_without_a_marker_are_no_jpeg(void **state)
     static const uint8_t bytes[] = {0xff, 0xd8, 0xff, 0xfe, 0, 4, 'a', 'b', 'x', 'y', 0xff, 0xd9};
     vt_image image;
     vt_status st;
-    assert_int_equal(vt_image_decode(&image, bytes, sizeof bytes, "x.jpg", &st), -1);
+    assert_int_equal(vt_image_decode(&image, bytes, sizeof bytes, "x.jpg", 0, &st), -1);
     says(st.text, "x.jpg: broken JPEG (no marker at byte 8)");
 }
 
