@@ -15,9 +15,10 @@ int main(int argc, char **argv)
         p[room] = 1;
     else if (strcmp(fault, "overflow_sum") == 0)
         sum = INT_MAX + argc;
-    else if (strcmp(fault, "uninitialised") == 0)
-        sum = p[1] > 0 ? 2 : 3;
-    else if (strcmp(fault, "race") == 0) {
+    else if (strcmp(fault, "uninitialised") == 0) {
+        if (p[1] > 0)
+            p[0] = 1;
+    } else if (strcmp(fault, "race") == 0) {
 #pragma omp parallel for num_threads(4)
         for (int i = 0; i < 1000; i++)
             sum += i;
