@@ -63,6 +63,15 @@ vitrun_model *cli_open(const cli_options *o, int batch, cli_io *io, vitrun_error
     return model;
 }
 
+/* Pictures are read into what the plan leaves of the limit: a quarter of it. */
+static int leaves_room(const vitrun_model *model, int batch, uint64_t limit)
+{
+    vitrun_memory memory;
+    vitrun_error err;
+    return vitrun_memory_plan(model, batch, &memory, &err) == 0 &&
+           memory.peak_bytes <= limit - limit / 4;
+}
+
 /* Opens the model for the batch that will run, because the choice of kernels depends on it: up to
  * `most` images, as many as --max-memory and the device's free memory allow, found by halving. One
  * image is tried even where memory seems short. */
@@ -75,8 +84,10 @@ static vitrun_model *open_halving(const cli_options *o, int most, int on_cpu, in
         limited.max_memory = available;
     for (*batch = most; *batch > 1; *batch /= 2) {
         vitrun_model *model = cli_open(&limited, *batch, io, err);
-        if (model || err->code != VITRUN_MACHINE)
+        if (model ? !on_cpu || !limited.max_memory || leaves_room(model, *batch, limited.max_memory)
+                  : err->code != VITRUN_MACHINE)
             return model;
+        vitrun_close(model);
     }
     return cli_open(o, *batch, io, err);
 }
