@@ -216,7 +216,7 @@ static char *read_string(reader *p, size_t *length)
 
 static json_t *read_text(reader *p)
 {
-    size_t length;
+    size_t length = 0;
     char *s = read_string(p, &length);
     if (!s)
         return NULL;
