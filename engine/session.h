@@ -32,7 +32,7 @@ struct vitrun_model {
     int planned_images;
     uint64_t max_memory;
     uint64_t picture_bytes; /* that reading one picture may take; 0: no limit */
-    int *wanted; /* [want.count]: blocks whose outputs are handed over */
+    int *wanted;            /* [want.count]: blocks whose outputs are handed over */
     vit_intermediates want;
     vitrun_info info;
     vitrun_fact *facts;
