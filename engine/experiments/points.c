@@ -426,6 +426,7 @@ static int read_numbers(spec *s)
 
 int vte_points_read(vte_points *p, const char *path, const vitrun_model *model, vitrun_error *err)
 {
+    *p = (vte_points){0};
     vte_points_open(p);
     spec s = {.path = path, .out = p, .model = model, .err = err};
     s.now.threshold = -1;
@@ -439,7 +440,8 @@ int vte_points_read(vte_points *p, const char *path, const vitrun_model *model, 
 
 void vte_points_open(vte_points *p)
 {
-    *p = (vte_points){.point = json_array(), .seen = json_object()};
+    p->point = json_array();
+    p->seen = json_object();
 }
 
 void vte_points_free(vte_points *p)

@@ -37,7 +37,7 @@ typedef struct {
 
 enum { VTE_MOST_POINTS = 10000, VTE_RUNS = 10 };
 
-void vte_points_open(vte_points *p); /* without points */
+void vte_points_open(vte_points *p); /* without points; limit and runs stay */
 /* Errors name file, line, column and path. With a model, every mask is tried on it. */
 int vte_points_read(vte_points *p, const char *path, const vitrun_model *model, vitrun_error *err);
 void vte_points_free(vte_points *p);

@@ -85,7 +85,7 @@ import json, os, sys
 import xml.dom.minidom
 folder, long = sys.argv[1:]
 rows = json.load(open(f'{folder}/results.json'))['rows']
-assert len(rows) == 1 + 2 * 2 * 3
+assert len(rows) == 1 + 2 * 2 * 3 and all(r['ms'] > 0 for r in rows)
 svg = xml.dom.minidom.parse(f'{folder}/harm.svg')
 cells = [r.getElementsByTagName('title')[0].firstChild.data for r in svg.getElementsByTagName('rect')]
 want = [f'KL {r["kl_to_dense"]:.3g}, {100 * (rows[0]["top1"] - r["top1"]):.2f} points of top-1 lost' for r in rows[1:]]
