@@ -130,7 +130,7 @@ static int is_masked(const cli_options *o)
 static json_t *layers_json(const workload *w)
 {
     json_t *layers = cli_array();
-    for (int i = 0; layers && i < vitrun_layer_count(w->model); i++) {
+    for (int i = 0; i < vitrun_layer_count(w->model); i++) {
         const vitrun_layer *l = vitrun_layer_at(w->model, i);
         json_t *layer = report_layer(l);
         double ms = report_attention_ms(w->context, w->model, l);

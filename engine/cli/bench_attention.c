@@ -233,7 +233,7 @@ static json_t *kernel_json(const duel *d, const timed_kernel *k)
 static json_t *kernels_json(const duel *d)
 {
     json_t *kernels = cli_array();
-    for (int i = 0; kernels && i < d->kernels; i++)
+    for (int i = 0; i < d->kernels; i++)
         cli_append(kernels, kernel_json(d, &d->kernel[i]));
     return kernels;
 }

@@ -159,7 +159,7 @@ json_t *report_profile(const vitrun_context *context, long forwards)
     operation sum[MAX_OPERATIONS];
     int count = sum_profile(context, sum);
     json_t *array = cli_array();
-    for (int i = 0; array && i < count; i++) {
+    for (int i = 0; i < count; i++) {
         json_t *entry = cli_object();
         cli_set(entry, "op", cli_text(sum[i].op));
         cli_set(entry, "name", cli_text(sum[i].name));

@@ -70,7 +70,7 @@ static json_t *result_json(run_state *s, const vte_result *r)
     int classes = s->info->classes, k = s->o->topk < classes ? s->o->topk : classes;
     double sum = classes > 0 ? rank(s->order, r->logits, classes) : 0;
     json_t *top = cli_array();
-    for (int i = 0; top && i < k; i++) {
+    for (int i = 0; i < k; i++) {
         json_t *entry = cli_object();
         cli_set(entry, "class", cli_integer((uint64_t)s->order[i].class));
         cli_set(entry, "label", cli_text(vitrun_label(s->model, s->order[i].class)));
@@ -80,7 +80,7 @@ static json_t *result_json(run_state *s, const vte_result *r)
     cli_set(result, "top", top);
     if (s->o->logits) {
         json_t *logits = cli_array();
-        for (int i = 0; logits && i < s->info->outputs; i++)
+        for (int i = 0; i < s->info->outputs; i++)
             cli_append(logits, cli_real(r->logits[i]));
         cli_set(result, "logits", logits);
     }

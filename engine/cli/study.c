@@ -12,14 +12,6 @@ typedef struct {
     vte_store *store; /* NULL: rows are kept in memory only */
 } sink;
 
-static void put_option(FILE *f, const char *name, const char *value)
-{
-    if (!value)
-        return;
-    fprintf(f, " --%s ", name);
-    vte_put_word(f, value);
-}
-
 /* The command that every point's options are added to: of eval, which gives a row's accuracy and
  * bytes, or of bench, which gives its times. */
 static char *base_command(const cli_study *s, const vitrun_info *info, int is_eval)
@@ -29,21 +21,21 @@ static char *base_command(const cli_study *s, const vitrun_info *info, int is_ev
     size_t size;
     FILE *f = cli_memory_stream(&text, &size);
     fprintf(f, "vitrun %s", is_eval ? "eval" : "bench");
-    put_option(f, "weights", o->weights);
-    put_option(f, "config", o->config);
-    put_option(f, "arch", o->arch);
+    vte_put_option(f, "weights", o->weights);
+    vte_put_option(f, "config", o->config);
+    vte_put_option(f, "arch", o->arch);
     for (int i = 0; i < o->set.count; i++)
-        put_option(f, "set", o->set.item[i]);
-    put_option(f, "device", o->device ? o->device : info->device);
-    put_option(f, "dtype", info->dtype);
-    put_option(f, "dispatch", o->dispatch);
+        vte_put_option(f, "set", o->set.item[i]);
+    vte_put_option(f, "device", o->device ? o->device : info->device);
+    vte_put_option(f, "dtype", info->dtype);
+    vte_put_option(f, "dispatch", o->dispatch);
     if (o->img_size.h)
         fprintf(f, " --img-size %dx%d", o->img_size.h, o->img_size.w);
     if (o->density_threshold >= 0)
         fprintf(f, " --density-threshold %.9g", o->density_threshold);
     if (is_eval) {
-        put_option(f, "labels", o->labels);
-        put_option(f, "data", o->data);
+        vte_put_option(f, "labels", o->labels);
+        vte_put_option(f, "data", o->data);
     }
     if (is_eval && s->points.limit)
         fprintf(f, " --limit %zu", s->points.limit);

@@ -452,7 +452,8 @@ void vte_points_free(vte_points *p)
 }
 
 /* ---- one point ---- */
-void vte_put_word(FILE *f, const char *text)
+/* `text` as one word of a shell's command line. */
+static void put_word(FILE *f, const char *text)
 {
     size_t plain = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
                                 "0123456789._/-+:,=@");
@@ -464,10 +465,12 @@ void vte_put_word(FILE *f, const char *text)
     fputc('\'', f);
 }
 
-static void put_option(FILE *f, const char *name, const char *value)
+void vte_put_option(FILE *f, const char *name, const char *value)
 {
+    if (!value)
+        return;
     fprintf(f, " --%s ", name);
-    vte_put_word(f, value);
+    put_word(f, value);
 }
 
 static char *options_of(const vte_setting *s)
@@ -478,26 +481,26 @@ static char *options_of(const vte_setting *s)
     if (!f)
         return NULL;
     if (s->mask_config)
-        put_option(f, "mask-config", s->mask_config);
+        vte_put_option(f, "mask-config", s->mask_config);
     else if (strcmp(s->mask, "dense") != 0) {
         int all = strcmp(s->layers, "all") == 0;
         if (asprintf(&mask, "%s%s%s", all ? "" : s->layers, all ? "" : ": ", s->mask) < 0) {
             free(vte_text_end(f, &text));
             return NULL;
         }
-        put_option(f, "mask", mask);
+        vte_put_option(f, "mask", mask);
         free(mask);
     }
     if (s->threshold >= 0)
         fprintf(f, " --density-threshold %.9g", s->threshold);
     if (strcmp(s->kernel, "auto") != 0)
-        put_option(f, "kernel", s->kernel);
+        vte_put_option(f, "kernel", s->kernel);
     if (s->batch)
         fprintf(f, " --batch %d", s->batch);
     if (*s->img_size)
-        put_option(f, "img-size", s->img_size);
+        vte_put_option(f, "img-size", s->img_size);
     if (*s->dtype)
-        put_option(f, "dtype", s->dtype);
+        vte_put_option(f, "dtype", s->dtype);
     return vte_text_end(f, &text);
 }
 

@@ -53,7 +53,7 @@ json_t *vte_point_new(const vte_setting *s);
 /* Adds a point, unless one with the same options is there. */
 int vte_points_append(vte_points *p, const vte_setting *s, vitrun_error *err);
 
-/* `text` as one word of a shell's command line. */
-void vte_put_word(FILE *f, const char *text);
+/* " --NAME VALUE", the value as one word of a shell's command line; nothing where it is NULL. */
+void vte_put_option(FILE *f, const char *name, const char *value);
 
 #endif
