@@ -127,7 +127,7 @@ BENCH_BIN := $(patsubst tests/%.c,$(B)/tests/%,$(filter-out $(if $(filter 1,$(CU
              $(wildcard tests/bench_*.c tests/soak.c)))
 TEST_BIN := $(TEST_SRC:%.c=$(B)/%)
 
-.PHONY: all bench help setup demo fuzz fuzz-replay test test-gpu test-gpu-sanitize check-layers format clean
+.PHONY: all bench help setup demo test test-gpu test-gpu-sanitize check-layers format clean
 .PRECIOUS: $(OBJ)/%.o
 all: $(B)/vitrun $(B)/libvitrun.so
 
@@ -190,35 +190,6 @@ $(OBJ)/nvcc_flags: FORCE
 	@mkdir -p $(@D)
 	@echo '$(NVCC) $(NVCCFLAGS)' | cmp -s - $@ || echo '$(NVCC) $(NVCCFLAGS)' >$@
 
-# Those of faults stand between the program and the C library: see tests/faults/faults.h.
-$(filter $(B)/tests/faults/%,$(filter-out %/test_cuda_faults,$(TEST_BIN))): $(OBJ)/tests/faults/faults.o $(OBJ)/tests/faults/scenarios.o
-
-WRAPPED := dlsym $(addprefix cuda,SetDevice GetDevice GetDeviceCount GetDeviceProperties \
-           DeviceGetAttribute MemGetInfo Malloc Free HostAlloc FreeHost Memcpy MemcpyAsync Memset MemsetAsync \
-           EventCreate EventDestroy EventRecord EventSynchronize EventElapsedTime \
-           StreamCreateWithFlags StreamDestroy StreamSynchronize StreamBeginCapture StreamEndCapture \
-           GraphInstantiate GraphLaunch GraphDestroy GraphExecDestroy FuncSetAttribute LaunchKernelExC \
-           GetDriverEntryPointByVersion GetLastError)
-$(B)/tests/faults/test_cuda_faults: LDFLAGS += $(addprefix -Wl$(COMMA)--wrap=,$(WRAPPED))
-
-# The program itself is run in a test, under another name than main.
-$(OBJ)/tests/faults/vitrun_main.o: $(OBJ)/engine/cli/main.o
-	@mkdir -p $(@D)
-	$(call say,COPY,$@)objcopy --redefine-sym main=vitrun_main $< $@
-.PHONY: test-faults coverage
-# What of our code the tests run, a file a line: tests/coverage.py build/coverage -v FILE shows the rest.
-coverage:
-	find build/coverage -name '*.gcda' -delete 2>/dev/null || true
-	$(MAKE) config=coverage CUDA=0 test
-	tests/coverage.py build/coverage
-
-# All calls, where the tests try a sample of them: some minutes.
-test-faults: $(B)/tests/faults/test_library $(B)/tests/faults/test_program
-	FAULT_STRIDE=1 $(B)/tests/faults/test_library
-	FAULT_STRIDE=1 $(B)/tests/faults/test_program
-
-$(B)/tests/faults/test_program: $(OBJ)/tests/faults/vitrun_main.o $(filter-out %/main.o,$(CLI_OBJ))
-
 # ---- tests: one program a file, linked with the static library (internals are visible there) ----
 $(TEST_BIN) $(BENCH_BIN): $(B)/tests/%: $(OBJ)/tests/%.o $(TEST_AUX:%.c=$(OBJ)/%.o) $(B)/libvitrun.a
 	@mkdir -p $(@D)
@@ -240,49 +211,6 @@ test-gpu: all $(GPU_BIN)
 test-gpu-sanitize: all $(GPU_BIN)
 	tests/sanitize_gpu.sh $(B)
 
-# ---- fuzzing: `make fuzz SECONDS=600 TARGETS="masks images"`; tests/fuzz/README.md ----
-FUZZ_TARGETS := $(patsubst tests/fuzz/target_%.c,%,$(wildcard tests/fuzz/target_*.c)) images_stb
-FUZZ_AUX     := $(OBJ)/tests/fuzz/fuzz.o $(OBJ)/tests/fuzz/mutate.o
-FUZZ_BIN     := $(FUZZ_TARGETS:%=$(B)/fuzz/%)
-SECONDS ?= 60
-TARGETS ?= $(FUZZ_TARGETS)
-
-fuzz: # in a make of its own, for config=fuzz
-	@$(MAKE) --no-print-directory config=fuzz $(TARGETS:%=build/fuzz/fuzz/%)
-	@tests/fuzz/run.sh build/fuzz/fuzz $(SECONDS) $(TARGETS)
-
-# Many answers of the safetensors reader, for differential.py.
-ANSWER := $(B)/fuzz/answer_safetensors
-$(ANSWER): $(OBJ)/tests/fuzz/answer_safetensors.o $(B)/libvitrun.a
-	@mkdir -p $(@D)
-	$(call say,LD,$@)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
-
-fuzz-replay: $(FUZZ_BIN) $(ANSWER)
-
-ifeq ($(config),fuzz)
-# What reads untrusted numbers may not even wrap or narrow them; hashes and random numbers do.
-STRICT := $(patsubst %.c,$(OBJ)/%.o,$(wildcard weights_tools/*.c engine/image/*.c engine/masks/*.c))
-$(filter-out %/stb.o %/random.o %/pattern_env.o,$(STRICT)): CFLAGS += -fsanitize=unsigned-integer-overflow,implicit-conversion
-# Arithmetic has no branches that inputs choose: leave out what follows them.
-$(foreach d,kernels kernels/cpu models,$(patsubst %.c,$(OBJ)/%.o,$(wildcard $(d)/*.c))) $(OBJ)/engine/image/resize.o \
-  $(filter $(OBJ)/kernels/cpu/isa_%,$(LIB_OBJ)): CFLAGS += -fno-sanitize-coverage=inline-8bit-counters,pc-table -Wno-pass-failed
-FUZZ_MAIN := -fsanitize=fuzzer
-else # without libFuzzer: programs that run given inputs
-FUZZ_MAIN := $(OBJ)/tests/fuzz/replay.o
-endif
-
-$(FUZZ_BIN): $(B)/fuzz/%: $(OBJ)/tests/fuzz/target_%.o $(FUZZ_AUX) $(filter %.o,$(FUZZ_MAIN)) $(B)/libvitrun.a
-	@mkdir -p $(@D)
-	$(call say,LD,$@)$(CC) $(LDFLAGS) $(filter -%,$(FUZZ_MAIN)) -o $@ $(filter-out %.a,$^) $(filter %.a,$^) $(LDLIBS)
-$(B)/fuzz/cli: $(filter-out %/main.o,$(CLI_OBJ)) $(OBJ)/tests/cli/capture.o
-# The same pictures through stb_image: these two come before the library's.
-$(B)/fuzz/images_stb: $(OBJ)/engine/image/jpeg.stb.o $(OBJ)/engine/image/stb.stb.o
-$(OBJ)/tests/fuzz/target_images_stb.o: $(OBJ)/tests/fuzz/target_images.o
-	@cp $< $@
-$(OBJ)/engine/image/stb.stb.o: CFLAGS += -fwrapv
-$(OBJ)/%.stb.o: %.c $(OBJ)/flags
-	$(call say,CC,$<)$(CC) $(CPPFLAGS) -UVT_LIBJPEG -DVT_LIBJPEG=0 $(CFLAGS) -c -o $@ $<
-
 setup:
 	tests/setup.sh
 
@@ -303,5 +231,7 @@ clean:
 
 include engine/install/install.mk
 include tests/checks/checks.mk
+include tests/faults/faults.mk
+include tests/fuzz/fuzz.mk
 
 -include $(shell find $(OBJ) -name '*.d' 2>/dev/null)

@@ -49,3 +49,10 @@ $(B)/analysis/%.ok: %.c .clang-tidy tests/checks/analysis.h $(shell git ls-files
 	$(call say,ANALYSE,$<)gcc -fanalyzer -Werror $(ANALYSIS) -c -o /dev/null $< && \
 	  clang-tidy --quiet $< -- $(ANALYSIS) -Wno-unknown-warning-option 2>/dev/null
 	@touch $@
+
+# ---- what of our code the tests run, a file a line: tests/coverage.py build/coverage -v FILE shows the rest ----
+.PHONY: coverage
+coverage:
+	find build/coverage -name '*.gcda' -delete 2>/dev/null || true
+	$(MAKE) config=coverage CUDA=0 test
+	tests/coverage.py build/coverage
