@@ -411,3 +411,16 @@ json_t *vt_json_decode(const char *text, size_t size, size_t flags, json_error_t
         error->position = (int)p.at;
     return value;
 }
+
+char *vt_json_encode(const json_t *value, size_t flags)
+{
+    char *text = NULL;
+    size_t size;
+    FILE *f = open_memstream(&text, &size);
+    int bad = !f || json_dumpf(value, f, flags) || ferror(f);
+    if ((f && fclose(f) != 0) || bad) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}

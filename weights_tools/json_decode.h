@@ -17,6 +17,10 @@
  * memory was short. error->position is where reading ended, on success too. */
 json_t *vt_json_decode(const char *text, size_t size, size_t flags, json_error_t *error);
 
+/* The value as a text (json_dumps), to be freed; NULL where memory is short. jansson's own goes on
+ * without a key that got none (2.14), and says nothing. */
+char *vt_json_encode(const json_t *value, size_t flags);
+
 /* Which of the two a failure was. */
 bool vt_json_no_memory(const json_error_t *error);
 

@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "weights_tools/json_decode.h"
+
 typedef struct key key;
 typedef int take_fn(timm_build *b, const key *k, json_t *v);
 
@@ -42,7 +44,7 @@ int timm_bad(timm_build *b, const char *where, const char *fmt, ...)
 
 static int unexpected(timm_build *b, const char *where, const char *expected, json_t *v)
 {
-    char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
+    char *text = vt_json_encode(v, JSON_ENCODE_ANY | JSON_COMPACT);
     int rc =
         timm_bad(b, where, "expected %s, found %.60s", expected, text ? text : "something else");
     free(text);

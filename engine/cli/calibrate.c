@@ -85,7 +85,7 @@ static int save_config(const state *s, const char *weights, vitrun_error *err)
     }
     cli_set(doc, "version", cli_integer(1));
     cli_set(doc, "layers", layers);
-    char *text = json_dumps(doc, JSON_INDENT(2));
+    char *text = vte_json_encode(doc, JSON_INDENT(2));
     int bad = text ? vitrun_save_bytes(path, text, strlen(text), err)
                    : vte_fail(err, VITRUN_MACHINE, "out of memory (mask configuration)");
     if (!bad)

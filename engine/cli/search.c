@@ -63,7 +63,7 @@ static json_t *config_json(const cli_options *o, const vte_search *s, const vte_
 
 static int save(const cli_options *o, const json_t *config, vitrun_error *err)
 {
-    char *text = json_dumps(config, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
+    char *text = vte_json_encode(config, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
     cli_protect(1);
     int bad = text ? vitrun_save_bytes(o->save, text, strlen(text), err)
                    : vte_fail(err, VITRUN_MACHINE, "out of memory (mask configuration)");

@@ -183,7 +183,7 @@ int cli_study_write(const cli_study *s, vitrun_error *err)
     size_t size = 0;
     json_t *d = document(s);
     char *csv = vte_rows_csv(s->rows, &size);
-    char *json = json_dumps(d, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
+    char *json = vte_json_encode(d, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
     cli_protect(1);
     int bad = save(s, "results.csv", csv, size, err) ||
               save(s, "results.json", json, json ? strlen(json) : 0, err) ||

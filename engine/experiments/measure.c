@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "weights_tools/blame.h"
+#include "weights_tools/json_decode.h"
 
 int vte_fail(vitrun_error *err, vitrun_code code, const char *fmt, ...)
 {
@@ -51,6 +52,11 @@ char *vte_text_end(FILE *f, char **text)
         *text = NULL;
     }
     return *text;
+}
+
+char *vte_json_encode(const json_t *value, size_t flags)
+{
+    return vt_json_encode(value, flags);
 }
 
 int vte_next_range(const char **list, int *first, int *last)

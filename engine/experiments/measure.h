@@ -4,6 +4,8 @@
 
 #include <stdio.h>
 
+#include <jansson.h>
+
 #include "engine/vitrun.h"
 
 #if defined(__GNUC__)
@@ -22,6 +24,8 @@ int vte_prefix(vitrun_error *err, const char *path);
 /* Ends a text that was written to f, an open_memstream, and returns it, to be freed; NULL where any
  * of it was lost for want of memory, or f is NULL. */
 char *vte_text_end(FILE *f, char **text);
+/* The value as a text, to be freed; NULL where memory is short. */
+char *vte_json_encode(const json_t *value, size_t flags);
 
 /* "PATH: what errno says", the fault of the machine or of the path (VITRUN_INPUT). Always -1. */
 int vte_fail_file(vitrun_error *err, const char *path);

@@ -44,7 +44,7 @@ static int place(spec *s, const char *const *path, int keys, bool at_key)
 static int unexpected(spec *s, const char *const *path, int keys, const json_t *found,
                       const char *expected)
 {
-    char *text = found ? json_dumps(found, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
+    char *text = found ? vt_json_encode(found, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
     vte_fail(s->err, VITRUN_INPUT, "expected %s, found %.60s%s", expected,
              text ? text : "something else", text && strlen(text) > 60 ? "..." : "");
     free(text);
@@ -251,7 +251,7 @@ static int expand(spec *s, const char *key, const char *name, const char *expr)
     int bad = 0;
     for (size_t i = 0; i < json_array_size(values) && !bad; i++) {
         const json_t *value = json_array_get(values, i);
-        char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT), *longer = NULL;
+        char *text = vt_json_encode(value, JSON_ENCODE_ANY | JSON_COMPACT), *longer = NULL;
         if (text && strchr(text, '$')) {
             const char *where[] = {"parameters", parameter};
             free(text);

@@ -108,7 +108,7 @@ static int refuse_other_work(const char *path, const char *key, const json_t *ex
     char *text[2];
     size_t same = 0;
     for (int i = 0; i < 2; i++)
-        text[i] = value[i] ? json_dumps(value[i], layout | JSON_ENCODE_ANY) : strdup("nothing");
+        text[i] = value[i] ? vt_json_encode(value[i], layout | JSON_ENCODE_ANY) : strdup("nothing");
     while (text[0] && text[1] && text[0][same] && text[0][same] == text[1][same])
         same++;
     same = same > 40 ? same - 40 : 0;
@@ -124,7 +124,7 @@ static int refuse_other_work(const char *path, const char *key, const json_t *ex
 /* ---- appending ---- */
 static int write_line(vte_store *s, const json_t *value, vitrun_error *err)
 {
-    char *text = json_dumps(value, layout), *line = NULL;
+    char *text = vt_json_encode(value, layout), *line = NULL;
     int length = text ? asprintf(&line, "%s\n", text) : -1;
     free(text);
     if (length < 0)

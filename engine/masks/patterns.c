@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "weights_tools/json_decode.h"
 #include "weights_tools/timm_config.h"
 
 /* One pattern being built. Functions that read parameters return 0 or -1 with st set. */
@@ -35,7 +36,8 @@ typedef struct {
 void vt_json_text(const json_t *value, char *out, size_t room)
 {
     char *text =
-        value ? json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(15)) : NULL;
+        value ? vt_json_encode(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_REAL_PRECISION(15))
+              : NULL;
     size_t size = text ? strlen(text) : 0;
     if (size < room) {
         memcpy(out, text ? text : "", size + 1);
@@ -641,7 +643,7 @@ static int unknown_type(build *b, const char *name)
 /* The texts under which a specification is remembered: for all heads, or for the current one. */
 static char *memo_key(const vt_pattern_env *env, const json_t *spec, bool per_head, vt_status *st)
 {
-    char *text = json_dumps(spec, JSON_COMPACT | JSON_SORT_KEYS);
+    char *text = vt_json_encode(spec, JSON_COMPACT | JSON_SORT_KEYS);
     size_t room = text ? strlen(text) + 16 : 0;
     char *key = text ? vt_alloc(room, 1, "pattern", st) : NULL;
     if (!text)

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "tests/support_pack.h"
+#include "weights_tools/json_decode.h"
 #include "weights_tools/safetensors.h"
 
 char scenario_folder[] = "/tmp/vitrun-faults-XXXXXX";
@@ -335,6 +336,28 @@ static int attention_alone(outcome *seen, vitrun_error *err)
     return bad ? -1 : 0;
 }
 
+/* Long enough for the text to outgrow its buffer again and again, between keys and within values. */
+static int json_written(outcome *seen, vitrun_error *err)
+{
+    json_t *doc = json_object();
+    char key[32], *text = NULL;
+    int lost = !doc;
+    for (int i = 0; i < 200 && !lost; i++) {
+        snprintf(key, sizeof key, "a key of its own %d", i);
+        lost = json_object_set_new(doc, key, json_integer(i)) != 0;
+    }
+    if (!lost)
+        text = vt_json_encode(doc, JSON_COMPACT);
+    json_decref(doc);
+    if (text)
+        see_text(seen, text);
+    free(text);
+    if (text)
+        return 0;
+    *err = (vitrun_error){VITRUN_MACHINE, "out of memory (text)"};
+    return -1;
+}
+
 const scenario scenarios[] = {
     {"dense model", dense_model, 1, NULL},
     {"masked model", masked_model, 7, NULL},
@@ -353,6 +376,7 @@ const scenario scenarios[] = {
     {"tensors saved", tensors_saved, 1, "written.safetensors"},
     {"pictures decoded", pictures_decoded, 11, NULL},
     {"attention alone", attention_alone, 7, NULL},
+    {"JSON written", json_written, 1, NULL},
 };
 const int scenario_count = sizeof scenarios / sizeof *scenarios;
 
