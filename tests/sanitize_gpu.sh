@@ -19,6 +19,7 @@ cat >"$work/one.sh" <<'ONE'
 # number tool command ...
 log=$work/$1.log tool=$2
 shift 2
+if [ "$tool" = racecheck ]; then export VITRUN_TEST_PRODUCTS=6e6; fi # else hours
 timeout "$seconds" "$sanitizer" --tool "$tool" --error-exitcode 99 "$@" >"$log" 2>&1
 status=$?
 if [ "$status" -eq 124 ]; then
